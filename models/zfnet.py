@@ -1,0 +1,67 @@
+"""ZFNet: the network of Zeiler and Fergus 2014, Figure 3."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+
+class ZFNet(nn.Sequential):
+    """The paper's network: conv → ReLU → 3×3/2 max-pool → contrast normalisation, all connections dense.
+
+    At 224×224 the maps are 110, 55, 26, 13, 13, 13, 13 and 6 pixels wide, as the paper prints them. The paper gives
+    sizes and not paddings; conv1 pad 1, pools in ceil mode and conv2 pad 0 give exactly those sizes.
+
+    Args:
+        classes: outputs of fc8.
+        widths: feature maps of conv1 … conv5; ``(96, 256, 512, 1024, 512)`` is the paper's wide variant.
+        hidden: units of fc6 and fc7.
+        norm: with contrast normalisation (the paper's) or without.
+        batch_norm: a BatchNorm2d after every convolution, for training only; ``fold`` removes it. Not in the paper.
+
+    Takes (N, 3, 224, 224), mean-subtracted; gives class scores (N, classes), before the softmax.
+    """
+
+    def __init__(self, classes: int = 1000, widths: Sequence[int] = (96, 256, 384, 384, 256),
+                 hidden: Sequence[int] = (4096, 4096), norm: bool = True, batch_norm: bool = False) -> None:
+        one, two, three, four, five = widths
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+
+        def convolution(n: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> None:
+            layers[f"conv{n}"] = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+            if batch_norm:
+                layers[f"bn{n}"] = nn.BatchNorm2d(outputs)
+            layers[f"relu{n}"] = nn.ReLU(inplace=True)
+
+        def pool_and_norm(n: int) -> None:
+            layers[f"pool{n}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+            if norm:
+                layers[f"norm{n}"] = contrast_norm()
+
+        # (N, 3, 224, 224)
+        convolution(1, 3, one, 7, 2, 1)        # (N, 96, 110, 110)
+        pool_and_norm(1)                       # (N, 96, 55, 55)
+        convolution(2, one, two, 5, 2, 0)      # (N, 256, 26, 26)
+        pool_and_norm(2)                       # (N, 256, 13, 13)
+        convolution(3, two, three, 3, 1, 1)    # (N, 384, 13, 13)
+        convolution(4, three, four, 3, 1, 1)   # (N, 384, 13, 13)
+        convolution(5, four, five, 3, 1, 1)    # (N, 256, 13, 13)
+        layers["pool5"] = nn.MaxPool2d(3, 2, ceil_mode=True)  # (N, 256, 6, 6)
+        layers.update(classifier(five * 6 * 6, hidden, classes))
+        super().__init__(layers)
+
+
+def contrast_norm() -> nn.LocalResponseNorm:
+    """Krizhevsky's normalisation across 5 maps: k=2, α=1e-4 undivided (torch divides by 5, hence 5e-4), β=0.75."""
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+def classifier(inputs: int, hidden: Sequence[int], classes: int) -> OrderedDict[str, nn.Module]:
+    """Layers flatten, fc6 … fc8: two hidden layers with ReLU and dropout 0.5, then the class scores."""
+    six, seven = hidden
+    return OrderedDict(
+        flatten=nn.Flatten(),
+        fc6=nn.Linear(inputs, six), relu6=nn.ReLU(inplace=True), drop6=nn.Dropout(0.5),
+        fc7=nn.Linear(six, seven), relu7=nn.ReLU(inplace=True), drop7=nn.Dropout(0.5),
+        fc8=nn.Linear(seven, classes),
+    )
