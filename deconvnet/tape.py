@@ -1,0 +1,253 @@
+"""What a network called on the way up, call by call, with the switches of every max-pooling.
+
+Calls are recorded, not modules: it does not matter whether a ReLU is a module, a function, in place, or one module used
+five times. Values are numbered as they are made; 0 is the images.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from inspect import signature
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
+
+from .errors import DeconvnetError, UsageError
+
+_MAX_POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
+_IN_PLACE_RELUS = {F.relu, F.relu_, torch.relu_, torch.Tensor.relu_}
+
+
+@dataclass
+class Call:
+    """One call that the network made: what was called, from which module, on which values, giving which."""
+
+    function: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+    module: str                   # path of the innermost module, as named_modules() gives it
+    inputs: list[int]             # numbers of the values among the arguments, in order
+    outputs: list[int]            # numbers of the values it made
+    strangers: bool = False       # some argument is a tensor of unknown origin
+    switches: Tensor | None = None  # max-pooling: for each pooled value, the flat position of its maximum (N, C, H, W)
+
+    @property
+    def name(self) -> str:
+        """The name of the function that was called."""
+        return getattr(self.function, "__name__", str(self.function))
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.module}" if self.module else f"{self.name} in the network's own forward"
+
+
+@dataclass
+class Tape:
+    """A recorded forward pass.
+
+    Attributes:
+        calls: every call, in order.
+        values: every value, by number; ``values[0]`` is the images (N, C, H, W).
+        layers: number of the value that each layer put out, by name; ``name#2`` for a module's second call.
+    """
+
+    calls: list[Call]
+    values: list[Tensor]
+    layers: dict[str, int]
+
+    def number(self, layer: str) -> int:
+        """The number of the value that a layer put out. UsageError if there is no such layer, or more than one."""
+        return self.layers[resolve(layer, count_calls(self.layers))]
+
+    def activations(self, layer: str) -> Tensor:
+        """The activations of a layer (N, C, H, W), the positive part of what it put out; (N, C, 1, 1) if it is flat."""
+        return as_map(self.values[self.number(layer)]).clamp(min=0)
+
+
+def record(net: nn.Module, images: Tensor) -> Tape:
+    """The tape of one forward pass of ``images`` (N, C, H, W) through any network.
+
+    The network is left as it was found. Raises UsageError for images that are not such a batch and DeconvnetError,
+    naming the layer, where a value is NaN or infinite.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}")
+    recorder = _Recorder(net, images)
+    with torch.no_grad(), watch(net, recorder.leave, recorder.path), recorder:
+        net(images)
+    return Tape(recorder.calls, recorder.values, recorder.layers)
+
+
+@contextmanager
+def watch(net: nn.Module, callback: Callable[[str, Tensor], None], path: list[str] | None = None) -> Iterator[None]:
+    """While open, ``callback(name, output)`` is called whenever a named module of ``net`` has put out a tensor.
+
+    Names are those of ``named_modules()``; the second call of a module within one forward pass is ``name#2``, and so on.
+    ``path`` is kept as the stack of the names of the modules at work. Nothing is left on the network, whatever happens.
+    """
+    names = {module: name for name, module in net.named_modules()}
+    path = [] if path is None else path
+    counts: Counter[str] = Counter()
+
+    def enter(module: nn.Module, _args: Any) -> None:
+        if module is net:
+            counts.clear()
+        if module in names:
+            name = names[module]
+            counts[name] += 1
+            path.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+
+    def leave(module: nn.Module, _args: Any, output: Any) -> None:
+        if module in names:
+            name = path.pop()
+            if name and isinstance(output, Tensor):
+                callback(name, output)
+
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        path.clear()
+
+
+def count_calls(names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
+    """How often each module was called, by name, from the names that ``watch`` gives."""
+    return dict(Counter(name.split("#")[0] for name in names))
+
+
+def resolve(layer: str, calls: Mapping[str, int]) -> str:
+    """The key of a layer as ``watch`` names it: ``relu`` if it is called once, ``relu#1``, ``relu#2`` … if more often.
+
+    Args:
+        layer: what the user wrote.
+        calls: how often each module is called in one forward pass.
+
+    Raises UsageError with what exists where there is no such layer, or with the calls where there are several.
+    """
+    name, _, call = layer.partition("#")
+    if name not in calls:
+        near = get_close_matches(layer, calls, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"There is no layer {layer!r}.{hint} The layers are: {', '.join(filter(None, calls))}")
+    numbered = [f"{name}#{n + 1}" for n in range(calls[name])]
+    if (call and layer not in numbered) or (not call and calls[name] > 1):
+        raise UsageError(f"{name!r} is called {calls[name]} times; say which call: {', '.join(numbered)}")
+    return name if call in ("", "1") else layer
+
+
+def as_map(value: Tensor) -> Tensor:
+    """A value as a feature map (N, C, H, W): what is flat (N, C) becomes (N, C, 1, 1)."""
+    return value if value.ndim == 4 else value.reshape(*value.shape[:2], 1, 1)
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees each functional call as the network makes it, numbers its values and keeps its switches."""
+
+    def __init__(self, net: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.values: list[Tensor] = []
+        self.layers: dict[str, int] = {}
+        self.path: list[str] = []
+        self._numbers: dict[int, int] = {}   # id of a tensor → number of the value it holds now
+        self._versions: dict[int, int] = {}  # id of a tensor → its version when it was numbered
+        self._constants = {id(t): t for t in (*net.parameters(), *net.buffers())}
+        self._check_finite(images, "the images")
+        self._new_value(images)
+
+    def leave(self, name: str, output: Tensor) -> None:
+        """Note which value a module put out."""
+        if id(output) in self._numbers:
+            self.layers[name] = self._numbers[id(output)]
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        inputs = [self._numbers[id(t)] for t in tensors if id(t) in self._numbers]
+        if not inputs:
+            return self._constant(tensors, func(*args, **kwargs))
+        strangers = any(self._is_stranger(t) for t in tensors)
+        versions = [t._version for t in tensors]
+        self._keep_what_is_overwritten(func, args, kwargs)
+        switches = None
+        if func in _MAX_POOLS:
+            result, switches = _max_pool(func, args, kwargs)
+        else:
+            result = func(*args, **kwargs)
+        changed = [t for t, version in zip(tensors, versions, strict=True) if t._version != version]
+        made = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        made = [t for t in made if t.is_floating_point() and not any(t is old for old in tensors)] + changed
+        if made:
+            module = self.path[-1] if self.path else ""
+            for t in made:
+                self._check_finite(t, f"layer {module!r} ({getattr(func, '__name__', func)})")
+            outputs = [self._new_value(t) for t in made]
+            self.calls.append(Call(func, args, kwargs, module, inputs, outputs, strangers, switches))
+        return result
+
+    def _new_value(self, tensor: Tensor) -> int:
+        self.values.append(tensor)  # held, so that its id is not given to another
+        self._numbers[id(tensor)] = len(self.values) - 1
+        self._versions[id(tensor)] = tensor._version
+        return len(self.values) - 1
+
+    def _constant(self, tensors: list[Tensor], result: Any) -> Any:
+        """Note what is made without any value: weights computed on the fly, a position code, zeros."""
+        if all(id(t) in self._constants for t in tensors):
+            made = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+            self._constants.update((id(t), t) for t in made)
+        return result
+
+    def _is_stranger(self, tensor: Tensor) -> bool:
+        """Whether a tensor is neither value nor constant, or was changed, through a view, since it was numbered."""
+        if id(tensor) in self._numbers:
+            return tensor._version != self._versions[id(tensor)]
+        return tensor.is_floating_point() and id(tensor) not in self._constants
+
+    def _keep_what_is_overwritten(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Copy a value that an in-place call is about to overwrite.
+
+        A ReLU is let through: the activations of what it overwrites are the positive part, which it leaves as it is.
+        """
+        target = args[0] if args else None
+        if isinstance(target, Tensor) and id(target) in self._numbers and _writes_in_place(func, args, kwargs):
+            self.values[self._numbers[id(target)]] = target.clone()
+
+    def _check_finite(self, tensor: Tensor, where: str) -> None:
+        if torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all():  # the sum is cheap but may overflow
+            return
+        image = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0]) if tensor.ndim > 1 else 0
+        raise DeconvnetError(f"NaN or infinity in {where}, for image {image} of the batch. Nothing was projected; "
+                             "look at the weights and at the preprocessing of the images.")
+
+
+def _writes_in_place(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a call overwrites its first argument, unless it is a ReLU."""
+    if func in _IN_PLACE_RELUS:
+        return False
+    if isinstance(func, FunctionType) and "inplace" in (parameters := signature(func).parameters):
+        return dict(zip(parameters, args, strict=False)).get("inplace", kwargs.get("inplace", False))
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor]:
+    """The result of a max-pooling as the network expects it, and the switches."""
+    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    wanted = bound.pop("return_indices", func is F.max_pool2d_with_indices)
+    pooled, switches = F.max_pool2d(**bound, return_indices=True)
+    return ((pooled, switches) if wanted else pooled), switches
+
+
+def _describe(images: Any) -> str:
+    return f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
