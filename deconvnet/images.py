@@ -1,0 +1,397 @@
+"""Files to tensors and back: reading images safely, folders of images, preprocessing and its exact inverse.
+
+What a file gives is defined once, here. Only JPEG, PNG, GIF, BMP, WebP, TIFF and PPM are read, whatever the file's name
+says; of several frames or pages the first. EXIF orientation is applied, colour profiles are not. Transparent pixels
+show mid-grey, which is also what stands outside an image in a patch. Grey is repeated in the three channels, CMYK is
+converted without a profile, 16-bit pixels are scaled (65535 becomes 255). 32-bit and floating-point pixels are refused,
+because no value of theirs is white.
+"""
+
+import hashlib
+import importlib.util
+import os
+import stat
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError, __version__, features
+from torch.utils.data import Dataset
+
+from .errors import DeconvnetError, UnreadableImage, UsageError
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the only decoders that see a file
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+PIXEL_LIMIT = 50_000_000  # 200 MB decoded; Pillow alone would stop at 179 million
+GREY = 128  # mid-grey: under transparent pixels, outside the image, and zero in a reconstruction
+
+
+# ---- one file ----
+
+
+def read_image(path: str | Path, name: str | None = None, limit: int = PIXEL_LIMIT) -> Image.Image:
+    """The upright RGB picture in a file, as a PIL image.
+
+    Raises UnreadableImage with ``name`` (default: the path) and a reason in plain words for everything that is not a
+    regular file holding one whole picture of at most ``limit`` pixels; the size is checked before the pixels are
+    decoded. Nothing else is raised and no warning is given.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+            return _decode(Path(path), limit)
+    except Exception as error:  # a decoder that is fed hostile bytes may raise anything
+        raise UnreadableImage(str(path) if name is None else name, _reason(error)) from error
+
+
+def _decode(path: Path, limit: int) -> Image.Image:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # asked before opening, because opening a FIFO waits for its other end
+        raise UsageError("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file")
+    with path.open("rb") as file:
+        if not file.read(1):
+            raise UsageError("an empty file")
+        file.seek(0)
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(image.width, image.height, limit)
+            image.load()
+            return to_rgb(_upright(image))
+
+
+def _check_size(width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise UsageError(f"too large: {width}×{height} pixels, and the limit is {limit:,}")
+    if width * height == 0:
+        raise UsageError(f"no pixels: {width}×{height}")
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; where the EXIF block is broken, as it is stored."""
+    try:
+        turn = _TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # the picture is whole, only the block that describes it is not
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB: transparency over mid-grey, 16 bits scaled to 8, grey repeated.
+
+    Raises UsageError for pixels that have no defined white (32-bit and floating-point ones).
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # PPM: 0..65535 in 32 bits
+        values = np.asarray(image).astype(np.float32)                            # (H, W) 0..65535
+        return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UsageError("32-bit or floating-point pixels, whose white is not defined")
+    if image.has_transparency_data:
+        premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
+        layer = image.convert(premultiplied).convert("RGBA")
+        grey = Image.new("RGBA", image.size, (GREY, GREY, GREY, 255))
+        return Image.alpha_composite(grey, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UsageError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in a format that is read ({', '.join(FORMATS)})"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: the limit is {PIXEL_LIMIT:,} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"damaged or cut off ({detail})"
+
+
+def decoder() -> str:
+    """What decoded the images, for provenance: another decoder may round pixels differently."""
+    libraries = " ".join(f"{name}-{features.version(name)}" for name in ("jpg", "zlib", "webp", "libtiff"))
+    return f"Pillow {__version__} ({libraries}), EXIF orientation applied"
+
+
+# ---- preprocessing ----
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Image → network input: short side to ``resize`` (antialiased), centre ``size``×``size``, (x − mean) / std.
+
+    ``mean`` and ``std`` are per channel (R, G, B) in units of 0..1; the defaults are torchvision's for ImageNet. Raises
+    UsageError where a value makes no sense.
+    """
+
+    size: int = 224
+    resize: int = 256
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.resize:
+            raise UsageError(f"size must be from 1 to resize: size={self.size}, resize={self.resize}")
+        for key in ("mean", "std"):  # lists come from YAML and JSON; a tuple compares equal to a tuple only
+            value = tuple(float(x) for x in getattr(self, key))
+            if len(value) != 3 or not np.isfinite(value).all():
+                raise UsageError(f"{key} must be three finite numbers: {value}")
+            object.__setattr__(self, key, value)
+        if min(self.std) <= 0 or max(self.std) > 100 or max(map(abs, self.mean)) > 100:
+            raise UsageError(f"std must be above 0 and up to 100, mean within ±100: {self.std}, {self.mean}")
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """What the network sees of an image, as an RGB picture of ``size``×``size`` pixels."""
+        side = self.size * min(image.size) / self.resize  # of the centre square, in the image's own pixels
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return window(to_rgb(image), (left, top, left + side, top + side), self.size)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """The network's input (3, size, size), float32, for one image."""
+        return self.tensor(self.view(image))
+
+    def tensor(self, view: Image.Image) -> torch.Tensor:
+        """The pixels of an RGB picture, (3, H, W) float32, normalised and not resized."""
+        pixels = np.asarray(view, dtype=np.float64) / 255                        # (H, W, 3) 0..1
+        normalised = ((pixels - self.mean) / self.std).astype(np.float32)
+        return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+
+    def inverse(self, tensor: torch.Tensor) -> np.ndarray:
+        """The pixels (…, H, W, 3), uint8, of inputs (…, 3, H, W): bit for bit those that went in."""
+        values = tensor.detach().cpu().double().movedim(-3, -1).numpy()          # (…, H, W, 3)
+        return np.clip(np.rint((values * self.std + self.mean) * 255), 0, 255).astype(np.uint8)
+
+
+def window(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+    """The part (left, top, right, bottom) of an image as a picture of ``size``×``size`` pixels, bicubic, antialiased.
+
+    It equals that part of the whole image resized, but the whole is never made: 256×1,280,000 for a 1×5000 image.
+    """
+    left, top, right, bottom = box
+    inside = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))  # rounding only
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=inside)
+
+
+# ---- many files ----
+
+
+def list_images(root: str | Path) -> list[tuple[str, str | None]]:
+    """The images under a folder, sorted: (name relative to it with forward slashes, class or None).
+
+    An image is what has the ending of one, in either case; whether it can be read shows when it is read. The class is
+    the first subfolder on the way, however deep the image lies; images beside the subfolders have none. Names that
+    begin with a dot are passed over. Links are followed, but not round in a circle. Raises UsageError where there is no
+    such folder, or no image in it.
+    """
+    return [(name, _class(name)) for name in _split(_walk(Path(root)), root)[0]]
+
+
+def _class(name: str) -> str | None:
+    first, slash, _ = name.partition("/")
+    return first if slash else None
+
+
+def _split(names: Iterable[str], root: str | Path) -> tuple[list[str], int]:
+    """The names that end as images do, and how many do not; UsageError where none does."""
+    everything = list(names)
+    images = [name for name in everything if PurePosixPath(name).suffix.lower() in ENDINGS]
+    if not images:
+        others = f" ({len(everything)} other files)" if everything else ""
+        raise UsageError(f"no images in {root}{others}; looked for files that end in {' '.join(ENDINGS)}")
+    return images, len(everything) - len(images)
+
+
+def _walk(folder: Path, prefix: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Every visible file below a folder, in the order of their names, part by part."""
+    try:
+        info = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:  # a folder that is passed over in silence would be a class that is missing
+        raise UsageError(f"cannot list the folder {folder}: {_reason(error)}") from error
+    here = (info.st_dev, info.st_ino)
+    if here in above:  # a link back to a folder that we are in
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        # a folder called x.jpg is listed as an image and then named as unreadable: someone meant it to be one
+        if entry.is_dir() and not entry.name.lower().endswith(ENDINGS):
+            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+        else:
+            yield prefix + entry.name
+
+
+class Images(Dataset):
+    """Images by number, as network inputs with labels: what a scan reads. An item is ((3, H, W) float32, label).
+
+    Attributes:
+        preprocess: how a picture becomes an input.
+        files: a name for each image, the same on every machine.
+        labels: a class number for each image, −1 where it has none.
+        classes: the names of the classes.
+    """
+
+    preprocess: Preprocess
+    files: list[str]
+    labels: list[int]
+    classes: list[str]
+
+    def view(self, index: int) -> Image.Image:
+        """What the network sees of one image, as a PIL picture. Raises UnreadableImage."""
+        raise NotImplementedError
+
+    def image(self, index: int) -> np.ndarray:
+        """The same as pixels, (H, W, 3) uint8. Raises UnreadableImage."""
+        return np.asarray(self.view(index))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.preprocess.tensor(self.view(index)), self.labels[index]
+
+
+class ImageFolder(Images):
+    """The images under a folder, see list_images. Reading one that is damaged raises UnreadableImage.
+
+    ``ignored`` is the number of files that are no images by their ending; ``limit`` the pixels allowed in one image.
+    """
+
+    def __init__(self, root: str | Path, preprocess: Preprocess, limit: int = PIXEL_LIMIT) -> None:
+        self.root = Path(root)
+        self.preprocess = preprocess
+        self.limit = limit
+        self.files, self.ignored = _split(_walk(self.root), root)
+        names = [_class(name) for name in self.files]
+        self.classes = sorted({name for name in names if name is not None})
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        self.labels = [-1 if name is None else numbers[name] for name in names]
+
+    def view(self, index: int) -> Image.Image:
+        """What the network sees of one image, as a PIL picture. Raises UnreadableImage."""
+        name = self.files[index]
+        return self.preprocess.view(read_image(self.root / name, name, self.limit))
+
+    @cached_property
+    def manifest(self) -> str:
+        """SHA-256 (hex) over the names and sizes in bytes of all images: another data set has another one."""
+        return _manifest((name, _bytes(self.root / name)) for name in self.files)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone, or a link to nothing: the scan will say so
+        return -1
+
+
+def _manifest(sizes: Iterable[tuple[str, int]]) -> str:
+    digest = hashlib.sha256()
+    for name, size in sizes:
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))  # names need not be valid UTF-8
+    return digest.hexdigest()
+
+
+# ---- the built-in photographs ----
+
+# What scikit-image bundles and a camera took; its drawings, and the near-double motorcycle_right, are left out.
+PHOTOGRAPHS = {
+    "astronaut": "astronaut.png", "chelsea": "chelsea.png", "coffee": "coffee.png",
+    "motorcycle": "motorcycle_left.png", "rocket": "rocket.jpg", "camera": "camera.png", "coins": "coins.png",
+    "brick": "brick.png", "grass": "grass.png", "gravel": "gravel.png", "page": "page.png", "text": "text.png",
+    "moon": "moon.png", "hubble": "hubble_deep_field.jpg", "retina": "retina.jpg", "ihc": "ihc.png",
+}
+WINDOW = 224  # the side of a view, in pixels of the photograph after scaling
+SPANS = (1, 2, 3, 4)  # a photograph is scaled until its short side is so many views long,
+ENLARGEMENT = 2.25  # but enlarged no further than this: it would only be blurred
+
+
+class Photographs(Images):
+    """``builtin:photographs``: sixteen photographs that scikit-image bundles, as thousands of overlapping views.
+
+    A view is a square of 224 pixels of a photograph that was scaled until its short side is 1, 2, 3 or 4 views long.
+    It is called ``astronaut@0.44+112+056`` where it lies 112 pixels down and 56 right on the astronaut at 0.44 of its
+    size; its class is its photograph. The views of one scale cover the photograph, neighbours sharing at least the part
+    ``overlap`` (0 ≤ overlap < 1) of their side: 0.65 gives 2,558 views, 0 gives 472 that share little. Preprocess
+    gives the size in pixels (224 is the view as it is), mean and std; its resize is not used. Read from the installed
+    package, offline.
+    """
+
+    def __init__(self, preprocess: Preprocess, overlap: float = 0.65) -> None:
+        if not 0 <= overlap < 1:
+            raise UsageError(f"overlap must be at least 0 and below 1: {overlap}")
+        self.preprocess = preprocess
+        self.classes = list(PHOTOGRAPHS)
+        self._pictures: dict[str, Image.Image] = {}  # decoded when first asked for; 16 MB for all
+        self._views = [view for name in PHOTOGRAPHS for view in _views(name, overlap)]
+        self.files = [f"{name}@{scale:.2f}+{y:03d}+{x:03d}" for name, scale, y, x in self._views]
+        self.labels = [self.classes.index(name) for name, *_ in self._views]
+
+    def view(self, index: int) -> Image.Image:
+        """What the network sees of one view, as a PIL picture."""
+        name, scale, y, x = self._views[index]
+        if name not in self._pictures:
+            self._pictures[name] = read_image(_bundled(name), PHOTOGRAPHS[name])
+        box = (x / scale, y / scale, (x + WINDOW) / scale, (y + WINDOW) / scale)
+        return window(self._pictures[name], box, self.preprocess.size)
+
+    @cached_property
+    def manifest(self) -> str:
+        """SHA-256 (hex) over the names of all views and the sizes in bytes of their photographs."""
+        sizes = {name: _bytes(_bundled(name)) for name in PHOTOGRAPHS}
+        return _manifest((file, sizes[name]) for file, (name, *_) in zip(self.files, self._views, strict=True))
+
+
+def _bundled(name: str) -> Path:
+    """Where the installed scikit-image keeps a photograph; found without importing it, and without its downloads."""
+    spec = importlib.util.find_spec("skimage")
+    folders = spec.submodule_search_locations if spec else None
+    path = Path((folders or ["."])[0], "data", PHOTOGRAPHS[name])
+    if not path.is_file():
+        raise DeconvnetError(f"scikit-image has no {PHOTOGRAPHS[name]} in its data folder; reinstall scikit-image")
+    return path
+
+
+def _views(name: str, overlap: float) -> Iterator[tuple[str, float, int, int]]:
+    """(photograph, scale, y, x) of its views, smallest scale first."""
+    with Image.open(_bundled(name), formats=FORMATS) as image:  # the header only
+        width, height = image.size
+    for scale in (span * WINDOW / min(width, height) for span in SPANS):
+        if scale > ENLARGEMENT:
+            return
+        rows, columns = (_places(round(side * scale), overlap) for side in (height, width))
+        yield from ((name, scale, y, x) for y in rows for x in columns)
+
+
+def _places(length: int, overlap: float) -> list[int]:
+    """Where the windows begin along a side: evenly from end to end, none where the side is too short."""
+    room = length - WINDOW
+    if room < 0:
+        return []
+    steps = ceil(room / (WINDOW * (1 - overlap)))
+    return [round(step * room / max(steps, 1)) for step in range(steps + 1)]
+
+
+def open_images(spec: str | Path, preprocess: Preprocess) -> Images:
+    """The images that ``--images`` names: ``builtin:photographs``, or a folder. Raises UsageError."""
+    if str(spec) == "builtin:photographs":
+        return Photographs(preprocess)
+    if str(spec).startswith("builtin:"):
+        raise UsageError(f"no images called {spec}; there is builtin:photographs, or give a folder")
+    return ImageFolder(spec, preprocess)
