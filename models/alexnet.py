@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .zfnet import classifier, contrast_norm
+from .zfnet import ContrastNorm, classifier
 
 
 class AlexNet(nn.Sequential):
@@ -27,7 +27,7 @@ class AlexNet(nn.Sequential):
 
         def norm_and_pool(n: int) -> None:
             if norm:
-                layers[f"norm{n}"] = contrast_norm()
+                layers[f"norm{n}"] = ContrastNorm()
             layers[f"pool{n}"] = nn.MaxPool2d(3, 2)
 
         # (N, 3, 227, 227)

@@ -3,7 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 class ZFNet(nn.Sequential):
@@ -36,7 +38,7 @@ class ZFNet(nn.Sequential):
         def pool_and_norm(n: int) -> None:
             layers[f"pool{n}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
             if norm:
-                layers[f"norm{n}"] = contrast_norm()
+                layers[f"norm{n}"] = ContrastNorm()
 
         # (N, 3, 224, 224)
         convolution(1, 3, one, 7, 2, 1)        # (N, 96, 110, 110)
@@ -51,9 +53,26 @@ class ZFNet(nn.Sequential):
         super().__init__(layers)
 
 
-def contrast_norm() -> nn.LocalResponseNorm:
-    """Krizhevsky's normalisation across 5 maps: k=2, α=1e-4 undivided (torch divides by 5, hence 5e-4), β=0.75."""
-    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+class ContrastNorm(nn.LocalResponseNorm):
+    """Krizhevsky's normalisation across 5 maps: k=2, α=1e-4 undivided (torch divides by 5, hence 5e-4), β=0.75.
+
+    While training, the sum over neighbouring maps is a 1×1 convolution with a band of ones and the power 0.75 is
+    taken by square roots: the same numbers to rounding, several times as fast on a CPU. In eval mode it is one call
+    of ``local_response_norm``, so that a tape sees contrast normalisation under its own name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(5, alpha=5e-4, beta=0.75, k=2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as x, (N, C, H, W): every activation divided by (2 + 1e-4 · its neighbours' energy)^0.75."""
+        if not self.training:
+            return super().forward(x)
+        maps = torch.arange(x.shape[1], device=x.device)
+        near = (maps[:, None] - maps).abs() <= self.size // 2                      # (C, C)
+        band = near.to(x.dtype)[:, :, None, None] * (self.alpha / self.size)       # (C, C, 1, 1)
+        root = torch.rsqrt(F.conv2d(x * x, band) + self.k)                         # (N, C, H, W): s^-1/2
+        return x * root * torch.sqrt(root)                                         # x · s^-3/4
 
 
 def classifier(inputs: int, hidden: Sequence[int], classes: int) -> OrderedDict[str, nn.Module]:
