@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .errors import DeconvnetError, UsageError
 
@@ -36,6 +36,7 @@ class Call:
     module: str                   # path of the innermost module, as named_modules() gives it
     inputs: list[int]             # numbers of the values among the arguments, in order
     outputs: list[int]            # numbers of the values it made
+    shape: tuple[int, ...]        # of the first of them
     strangers: bool = False       # some argument is a tensor of unknown origin
     switches: Tensor | None = None  # max-pooling: for each pooled value, the flat position of its maximum (N, C, H, W)
 
@@ -89,8 +90,9 @@ def record(net: nn.Module, images: Tensor) -> Tape:
 def watch(net: nn.Module, callback: Callable[[str, Tensor], None], path: list[str] | None = None) -> Iterator[None]:
     """While open, ``callback(name, output)`` is called whenever a named module of ``net`` has put out a tensor.
 
-    Names are those of ``named_modules()``; the second call of a module within one forward pass is ``name#2``, and so on.
-    ``path`` is kept as the stack of the names of the modules at work. Nothing is left on the network, whatever happens.
+    Names are those of ``named_modules()``; the second call of a module within one forward pass is ``name#2``, and so
+    on. ``path`` is kept as the stack of the names of the modules at work. Nothing is left on the network, whatever
+    happens.
     """
     names = {module: name for name, module in net.named_modules()}
     path = [] if path is None else path
@@ -171,7 +173,9 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        leaves, spec = tree_flatten((args, kwargs))
+        args, kwargs = tree_unflatten(leaves, spec)  # a list of our own: networks go on to append to theirs
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         inputs = [self._numbers[id(t)] for t in tensors if id(t) in self._numbers]
         if not inputs:
             return self._constant(tensors, func(*args, **kwargs))
@@ -190,8 +194,8 @@ class _Recorder(TorchFunctionMode):
             module = self.path[-1] if self.path else ""
             for t in made:
                 self._check_finite(t, f"layer {module!r} ({getattr(func, '__name__', func)})")
-            outputs = [self._new_value(t) for t in made]
-            self.calls.append(Call(func, args, kwargs, module, inputs, outputs, strangers, switches))
+            outputs, shape = [self._new_value(t) for t in made], tuple(made[0].shape)
+            self.calls.append(Call(func, args, kwargs, module, inputs, outputs, shape, strangers, switches))
         return result
 
     def _new_value(self, tensor: Tensor) -> int:

@@ -1,0 +1,1 @@
+"""Networks. They import torch and nothing of deconvnet."""

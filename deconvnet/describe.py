@@ -1,0 +1,83 @@
+"""What a network is made of: its layers, their maps, their receptive fields, and whether they can be mirrored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .errors import DeconvnetError
+from .inverses import sliding
+from .projection import field_of
+from .receptive import Field, Sliding
+from .tape import Call, Tape, as_map, count_calls, record
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network.
+
+    Attributes:
+        name: as ``named_modules()`` gives it; ``name#1``, ``name#2`` … where a module is called more than once.
+        kind: the function that was called last to make its output.
+        units: feature maps, or features where the layer is fully connected.
+        size: (H, W) of its map; (1, 1) where it is fully connected.
+        slide: kernel, stride, padding and dilation; None where it does not slide.
+        field: what its units see of the image; None where the layer cannot be mirrored.
+        parameters: how many numbers it learned.
+        obstacle: why it cannot be projected down to pixels, with the remedy; empty where it can.
+    """
+
+    name: str
+    kind: str
+    units: int
+    size: tuple[int, int]
+    slide: Sliding | None
+    field: Field | None
+    parameters: int
+    obstacle: str = ""
+
+
+def receptive_field(net: nn.Module, layer: str, size: tuple[int, int] = (224, 224), channels: int = 3) -> Field:
+    """The receptive field of a layer's units in images of ``size`` (H, W): ``.size``, ``.stride``, ``.start``, (y, x).
+
+    Unit (i, j) sees the pixels from ``start + (i, j)·stride``, ``size`` of them, before clipping to the image. Raises
+    UsageError where there is no such layer and DeconvnetError where a call below it cannot be followed.
+    """
+    return field_of(_record_blank(net, size, channels), layer)
+
+
+def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int = 3) -> list[Layer]:
+    """Every layer without layers of its own that a forward pass of ``size`` (H, W) calls, in the order of the calls."""
+    tape = _record_blank(net, size, channels)
+    leaves = {name: module for name, module in net.named_modules() if not any(module.children())}
+    repeated = {name for name, calls in count_calls(tape.layers).items() if calls > 1}
+    made = {output: call for call in tape.calls for output in call.outputs}
+
+    def layers() -> Iterator[Layer]:
+        for key, number in tape.layers.items():
+            name = key.partition("#")[0]
+            if name in leaves and number in made:
+                address = key if name not in repeated or "#" in key else f"{name}#1"
+                yield _layer(tape, address, made[number], leaves[name])
+
+    return list(layers())
+
+
+def _layer(tape: Tape, name: str, call: Call, module: nn.Module) -> Layer:
+    value = as_map(tape.values[tape.number(name)])
+    field, obstacle = None, ""
+    try:
+        field = field_of(tape, name)
+    except DeconvnetError as error:
+        obstacle = str(error)
+    parameters = sum(p.numel() for p in module.parameters())
+    slide = sliding(call) if not obstacle else None
+    return Layer(name, call.name, value.shape[1], (value.shape[2], value.shape[3]),
+                 None if slide == Sliding() and call.name != "conv2d" else slide, field, parameters, obstacle)
+
+
+def _record_blank(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
+    """A tape of one blank image: the geometry does not depend on what is in it."""
+    like = next((p for p in net.parameters()), torch.zeros(()))
+    return record(net, torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device))

@@ -1,0 +1,166 @@
+"""The heart: walk the tape backwards, from chosen activations down to pixels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from .errors import DeconvnetError, UsageError
+from .inverses import Signal, Table, fit, join, obstacle, rewindow, sliding, table
+from .receptive import Box, Field
+from .tape import Call, Tape, as_map
+
+Travels = TypeVar("Travels", Signal, Box)
+
+
+@dataclass
+class Projection:
+    """Activations as they arrived in pixels, in the order in which they were asked for.
+
+    Attributes:
+        pixels: (n, C, h, w) signed, zero where nothing arrived, on each activation's receptive field; where that is
+            larger than the image, on the image.
+        origin: (n, 2) the (y, x) in the image of each window's top-left pixel; negative at a border.
+        values: (n,) the activations themselves; for a whole map, the sum over the map.
+        size: (H, W) of the images.
+    """
+
+    pixels: Tensor
+    origin: Tensor
+    values: Tensor
+    size: tuple[int, int]
+
+    def on_canvas(self) -> Tensor:
+        """The projections placed in whole images (n, C, H, W), zero outside their windows."""
+        signal = Signal(self.pixels, self.origin, torch.arange(len(self.pixels)))
+        return rewindow(signal, torch.zeros_like(self.origin), self.size).values
+
+
+def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
+            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 32) -> Projection:
+    """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).
+
+    Args:
+        tape: what ``record`` gave.
+        layer: name of the layer, as ``named_modules()`` gives it; ``relu#2`` for the second call of ``relu``.
+        units: one (image, unit, y, x) for each projection: image of the batch, feature map, position on the map.
+        method: ``deconvnet``, ``gradient``, ``guided``, or a table of rules of one's own.
+        unpool: by the ``switches``, or to the ``center`` of each pooling window.
+        seed: ``activation``: this one alone, its value, everything else in the layer zero. ``map``: the whole feature
+            map of the unit; y and x, if given, are not looked at.
+        rows: how many travel down together; more is not faster and takes more memory.
+
+    An activation is the positive part of what the layer puts out; one that is not positive projects to nothing.
+    Raises UsageError for a layer, unit or position that does not exist, and DeconvnetError, before anything is
+    projected, where a call on the way down has no rule.
+    """
+    if seed not in ("activation", "map"):
+        raise UsageError(f"There is no seed {seed!r}; there are: activation, map")
+    rules = table(method, unpool)
+    maps, images = tape.activations(layer), tape.values[0]                            # (N, C, H, W), (N, 3, H, W)
+    chosen = _check_units(layer, units, maps, seed)                                   # (n, 4)
+    start = _seed_map if seed == "map" else _seed_activation
+    field = field_of(tape, layer, _size(maps) if seed == "map" else (1, 1), rules)
+    origin, size = _windows(field, chosen[:, 2:], _size(images))
+    pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
+    values = maps.new_zeros(len(chosen))                                              # (n,)
+    with torch.no_grad():
+        for part in torch.arange(len(chosen)).split(rows):
+            signal = start(maps, chosen[part])
+            values[part] = signal.values.sum((1, 2, 3))
+            arrived = walk_back(tape, tape.number(layer), signal, _step(tape, rules), join)
+            pixels[part] = rewindow(arrived, origin[part], size).values
+    return Projection(pixels, origin, values, _size(images))
+
+
+def field_of(tape: Tape, layer: str, size: tuple[int, int] = (1, 1), rules: Table | None = None) -> Field:
+    """What the units of a layer see of the image; with ``size``, what patches of so many neighbouring units see.
+
+    Raises DeconvnetError with the call, the module and the remedy where a call on the way down has no rule.
+    """
+    rules = table() if rules is None else rules
+
+    def step(call: Call, box: Box) -> list[Box]:
+        check(call, rules)
+        slide = sliding(call)
+        whole = [Box((0, 0), _size(as_map(tape.values[number]))) for number in call.inputs]
+        return whole if slide is None else [slide.below(box)] * len(call.inputs)
+
+    first, second = (walk_back(tape, tape.number(layer), Box(at, size), step, Box.union) for at in ((0, 0), (1, 1)))
+    stride = second.start[0] - first.start[0], second.start[1] - first.start[1]
+    return Field(first.size, stride, first.start)
+
+
+def check(call: Call, rules: Table) -> None:
+    """Raises DeconvnetError, with the call, the module and the remedy, where a signal cannot travel down a call."""
+    problem = obstacle(call, rules)
+    if problem:
+        raise DeconvnetError(f"Cannot project through {call}: {problem}.")
+
+
+def walk_back(tape: Tape, number: int, signal: Travels, step: Callable[[Call, Travels], list[Travels]],
+              meet: Callable[[Travels, Travels], Travels]) -> Travels:
+    """What arrives at the images: ``step`` takes a signal through a call, ``meet`` adds it up where branches meet."""
+    signals = {number: signal}
+    for call in reversed(tape.calls):
+        reached = [signals.pop(output) for output in call.outputs if output in signals]
+        for source, part in zip(call.inputs, step(call, reached[0]), strict=True) if reached else ():
+            signals[source] = meet(signals[source], part) if source in signals else part
+    if 0 not in signals:
+        raise DeconvnetError("Cannot project: nothing of this layer depends on the images.")
+    return signals[0]
+
+
+def _step(tape: Tape, rules: Table) -> Callable[[Call, Signal], list[Signal]]:
+    """One rule, and then what lies outside the map is set to zero."""
+    def step(call: Call, signal: Signal) -> list[Signal]:
+        sizes = [_size(as_map(tape.values[number])) for number in call.inputs]
+        return [fit(part, size) for part, size in zip(rules[call.function](call, signal), sizes, strict=True)]
+    return step
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    """(H, W) of feature maps or images."""
+    return maps.shape[-2], maps.shape[-1]
+
+
+def _windows(field: Field, positions: Tensor, image: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """The origins (n, 2) and the size of the receptive fields at some positions (n, 2), no larger than the image."""
+    origin = positions * positions.new_tensor(field.stride) + positions.new_tensor(field.start)
+    size = min(field.size[0], image[0]), min(field.size[1], image[1])
+    return torch.where(positions.new_tensor(size) < positions.new_tensor(field.size), 0, origin), size
+
+
+def _seed_activation(maps: Tensor, units: Tensor) -> Signal:
+    """One activation per row, everything else zero: windows of a single cell (n, C, 1, 1)."""
+    image, unit, y, x = units.T
+    values = maps.new_zeros(len(units), maps.shape[1], 1, 1)
+    values[torch.arange(len(units)), unit, 0, 0] = maps[image, unit, y, x]
+    return Signal(values, units[:, 2:], image)
+
+
+def _seed_map(maps: Tensor, units: Tensor) -> Signal:
+    """One whole feature map per row, the other maps zero (n, C, H, W)."""
+    image, unit = units[:, 0], units[:, 1]
+    values = maps.new_zeros(len(units), *maps.shape[1:])
+    values[torch.arange(len(units)), unit] = maps[image, unit]
+    return Signal(values, torch.zeros_like(units[:, 2:]), image)
+
+
+def _check_units(layer: str, units: Sequence[Sequence[int]] | Tensor, maps: Tensor, seed: str) -> Tensor:
+    """The chosen activations (n, 4) as a tensor; (image, unit) is enough for whole maps."""
+    chosen = torch.as_tensor(units, dtype=torch.int64).to(maps.device)
+    if chosen.numel() == 0:
+        return chosen.new_zeros(0, 4)
+    if seed == "map" and chosen.ndim == 2 and chosen.shape[1] in (2, 4):
+        chosen = torch.cat([chosen[:, :2], chosen.new_zeros(len(chosen), 2)], dim=1)
+    if chosen.ndim != 2 or chosen.shape[1] != 4:
+        raise UsageError(f"units must be (image, unit, y, x) for each projection, not of shape {tuple(chosen.shape)}")
+    for column, (what, there) in enumerate(zip(("image", "unit", "row y", "column x"), maps.shape, strict=True)):
+        wrong = chosen[(chosen[:, column] < 0) | (chosen[:, column] >= there)]
+        if len(wrong):
+            raise UsageError(f"There is no {what} {int(wrong[0, column])} in layer {layer!r}: "
+                             f"it has {there}, 0 to {there - 1}")
+    return chosen
