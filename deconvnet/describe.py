@@ -19,7 +19,7 @@ class Layer:
 
     Attributes:
         name: as ``named_modules()`` gives it; ``name#1``, ``name#2`` … where a module is called more than once.
-        kind: the function that was called last to make its output.
+        kind: the class of its module.
         units: feature maps, or features where the layer is fully connected.
         size: (H, W) of its map; (1, 1) where it is fully connected.
         slide: kernel, stride, padding and dilation; None where it does not slide.
@@ -72,12 +72,17 @@ def _layer(tape: Tape, name: str, call: Call, module: nn.Module) -> Layer:
     except DeconvnetError as error:
         obstacle = str(error)
     parameters = sum(p.numel() for p in module.parameters())
-    slide = sliding(call) if not obstacle else None
-    return Layer(name, call.name, value.shape[1], (value.shape[2], value.shape[3]),
-                 None if slide == Sliding() and call.name != "conv2d" else slide, field, parameters, obstacle)
+    slides = not obstacle and call.name in ("conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+    return Layer(name, type(module).__name__, value.shape[1], (value.shape[2], value.shape[3]),
+                 sliding(call) if slides else None, field, parameters, obstacle)
 
 
 def _record_blank(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
     """A tape of one blank image: the geometry does not depend on what is in it."""
     like = next((p for p in net.parameters()), torch.zeros(()))
-    return record(net, torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device))
+    blank = torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device)
+    try:
+        return record(net, blank)
+    except RuntimeError as error:
+        raise DeconvnetError(f"The network cannot take a blank image of {channels}×{size[0]}×{size[1]}: {error}. "
+                             "Another size may suit it.") from error

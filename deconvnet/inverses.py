@@ -38,7 +38,7 @@ class Signal:
 Rule = Callable[[Call, Signal], list[Signal]]
 
 
-# ---- the four rules of the paper (Zeiler and Fergus 2014, section 2.1) ----------------------------------------------
+# ---- the four rules of the paper (Zeiler and Fergus 2014, section 2.1) ----
 
 def unpool(call: Call, signal: Signal) -> list[Signal]:
     """Each value goes to where the maximum was: "placing the reconstructions … into appropriate locations".
@@ -68,7 +68,7 @@ def pass_through(call: Call, signal: Signal) -> list[Signal]:
     return [signal]
 
 
-# ---- the same ideas for the calls of later networks -----------------------------------------------------------------
+# ---- the same ideas for the calls of later networks ----
 
 def scale(call: Call, signal: Signal) -> list[Signal]:
     """Batch normalisation in evaluation is a scale per channel (and a bias, which has no part)."""
@@ -126,7 +126,7 @@ def split(call: Call, signal: Signal) -> list[Signal]:
     return [replace(signal, values=part) for part in parts]
 
 
-# ---- what other methods do differently ------------------------------------------------------------------------------
+# ---- what other methods do differently ----
 
 def mask_forward(call: Call, signal: Signal) -> list[Signal]:
     """The derivative of the ReLU: the signal where the forward input was positive (Simonyan et al. 2013)."""
@@ -155,7 +155,7 @@ def unpool_to_center(call: Call, signal: Signal) -> list[Signal]:
     return [_scatter(signal, cells[0][:, None, :, None].expand(shape), cells[1][:, None, None, :].expand(shape), slide)]
 
 
-# ---- how each call slides over its input ----------------------------------------------------------------------------
+# ---- how each call slides over its input ----
 
 def _unmoved(a: SimpleNamespace) -> Sliding | None:
     return Sliding()
@@ -187,7 +187,7 @@ def _adaptive_pooling(a: SimpleNamespace) -> Sliding | None:
     return Sliding(kernel, kernel)
 
 
-# ---- what a rule does not cover -------------------------------------------------------------------------------------
+# ---- what a rule does not cover ----
 
 def _none(a: SimpleNamespace, call: Call) -> str | None:
     return None
@@ -219,7 +219,7 @@ def _only_whole_maps(a: SimpleNamespace, call: Call) -> str | None:
     return None if dims == {2, 3} and a.input.ndim == 4 else "only the mean over the whole map (dim=(2, 3)) has a rule"
 
 
-# ---- the tables -----------------------------------------------------------------------------------------------------
+# ---- the tables ----
 
 @dataclass(frozen=True)
 class Operation:
@@ -327,7 +327,7 @@ def bind(call: Call) -> SimpleNamespace:
     return SimpleNamespace(**arguments | dict(zip(arguments, call.args, strict=False)) | call.kwargs)
 
 
-# ---- windows --------------------------------------------------------------------------------------------------------
+# ---- windows ----
 
 def look_up(maps: Tensor, signal: Signal) -> Tensor:
     """What lies under each of the signal's windows (n, C, h, w) on the maps (N, C, H, W); outside the map, its edge."""
