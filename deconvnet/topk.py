@@ -83,7 +83,7 @@ class TopK:
         values = torch.cat([self.values[rows].flatten(), found.values])
         images = torch.cat([self.images[rows].flatten(), found.images])
         positions = torch.cat([self.positions[rows].flatten(0, 1), found.positions])  # (R·k + E, 2)
-        order = _in_order(units, values, images, positions)
+        order = _in_order(units, values, images)
         counts = torch.bincount(units)[rows]  # (R,) each at least k
         best = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k)]  # (R, k)
         self.values = self.values.to(values.dtype).index_copy(0, rows, values[best])
@@ -124,7 +124,7 @@ class TopK:
         numbers = torch.cat([self.images[units], images.expand(len(units), -1)], 1)  # (R, k + N)
         order = numbers.argsort(stable=True)
         order = order.gather(1, values.gather(1, order).argsort(descending=True, stable=True))[:, :k]  # (R, k)
-        new = (order >= k) & (values.gather(1, order) > 0)  # (R, k)
+        new = order >= k  # (R, k)
         return order[new] - k, units[new.nonzero()[:, 0]]
 
 
@@ -144,9 +144,11 @@ def _strongest(peaks: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return peaks.gather(1, places).cpu(), places.cpu()
 
 
-def _in_order(units: Tensor, values: Tensor, images: Tensor, positions: Tensor) -> Tensor:
-    """The order (E,) by unit, then value descending, then image, then y, then x."""
-    order = positions[:, 1].argsort(stable=True)
-    for key, descending in ((positions[:, 0], False), (images, False), (values, True), (units, False)):
-        order = order[key[order].argsort(descending=descending, stable=True)]
-    return order
+def _in_order(units: Tensor, values: Tensor, images: Tensor) -> Tensor:
+    """The order (E,) by unit, then value descending, then image, then as they came.
+
+    The positions of one image come all at once, equals in the order of y and x, so they need no sorting.
+    """
+    order = images.argsort(stable=True)
+    order = order[values[order].argsort(descending=True, stable=True)]
+    return order[units[order].argsort(stable=True)]
