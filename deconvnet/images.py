@@ -9,7 +9,6 @@ because no value of theirs is white.
 
 import hashlib
 import importlib.util
-import os
 import stat
 import warnings
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ from .errors import DeconvnetError, UnreadableImage, UsageError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the only decoders that see a file
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 PIXEL_LIMIT = 50_000_000  # 200 MB decoded; Pillow alone would stop at 179 million
+SIDE_LIMIT = 65_535  # JPEG's own; every row costs memory beside its pixels
 GREY = 128  # mid-grey: under transparent pixels, outside the image, and zero in a reconstruction
 
 
@@ -38,8 +38,8 @@ def read_image(path: str | Path, name: str | None = None, limit: int = PIXEL_LIM
     """The upright RGB picture in a file, as a PIL image.
 
     Raises UnreadableImage with ``name`` (default: the path) and a reason in plain words for everything that is not a
-    regular file holding one whole picture of at most ``limit`` pixels; the size is checked before the pixels are
-    decoded. Nothing else is raised and no warning is given.
+    regular file holding one whole picture of at most ``limit`` pixels and 65,535 on a side; the size is checked before
+    the pixels are decoded. Nothing else is raised and no warning is given.
     """
     try:
         with warnings.catch_warnings():
@@ -66,8 +66,8 @@ def _decode(path: Path, limit: int) -> Image.Image:
 def _check_size(width: int, height: int, limit: int) -> None:
     if width * height > limit:
         raise UsageError(f"too large: {width}×{height} pixels, and the limit is {limit:,}")
-    if width * height == 0:
-        raise UsageError(f"no pixels: {width}×{height}")
+    if max(width, height) > SIDE_LIMIT:
+        raise UsageError(f"too long: {width}×{height} pixels, and the limit of a side is {SIDE_LIMIT:,}")
 
 
 _TURNS = {
@@ -114,7 +114,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UsageError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return f"not an image in a format that is read ({', '.join(FORMATS)})"
+        return f"not an image in a format that is read ({', '.join(FORMATS)}), or its header is damaged"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: the limit is {PIXEL_LIMIT:,} pixels"
     if isinstance(error, OSError) and error.strerror:
@@ -221,20 +221,20 @@ def _walk(folder: Path, prefix: str = "", above: tuple[tuple[int, int], ...] = (
     """Every visible file below a folder, in the order of their names, part by part."""
     try:
         info = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        names = sorted(path.name for path in folder.iterdir())
     except OSError as error:  # a folder that is passed over in silence would be a class that is missing
         raise UsageError(f"cannot list the folder {folder}: {_reason(error)}") from error
     here = (info.st_dev, info.st_ino)
     if here in above:  # a link back to a folder that we are in
         return
-    for entry in entries:
-        if entry.name.startswith("."):
+    for name in names:
+        if name.startswith("."):
             continue
         # a folder called x.jpg is listed as an image and then named as unreadable: someone meant it to be one
-        if entry.is_dir() and not entry.name.lower().endswith(ENDINGS):
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+        if not name.lower().endswith(ENDINGS) and (folder / name).is_dir():
+            yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
         else:
-            yield prefix + entry.name
+            yield prefix + name
 
 
 class Images(Dataset):
