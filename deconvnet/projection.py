@@ -39,7 +39,7 @@ class Projection:
 
 
 def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
-            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 32) -> Projection:
+            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 16) -> Projection:
     """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).
 
     Args:
@@ -59,7 +59,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     if seed not in ("activation", "map"):
         raise UsageError(f"There is no seed {seed!r}; there are: activation, map")
     rules = table(method, unpool)
-    maps, images = tape.activations(layer), tape.values[0]                            # (N, C, H, W), (N, 3, H, W)
+    maps, images = as_map(tape.values[tape.number(layer)]), tape.values[0]            # (N, C, H, W), (N, 3, H, W)
     chosen = _check_units(layer, units, maps, seed)                                   # (n, 4)
     start = _seed_map if seed == "map" else _seed_activation
     field = field_of(tape, layer, _size(maps) if seed == "map" else (1, 1), rules)
@@ -137,7 +137,7 @@ def _seed_activation(maps: Tensor, units: Tensor) -> Signal:
     """One activation per row, everything else zero: windows of a single cell (n, C, 1, 1)."""
     image, unit, y, x = units.T
     values = maps.new_zeros(len(units), maps.shape[1], 1, 1)
-    values[torch.arange(len(units)), unit, 0, 0] = maps[image, unit, y, x]
+    values[torch.arange(len(units)), unit, 0, 0] = maps[image, unit, y, x].clamp(min=0)
     return Signal(values, units[:, 2:], image)
 
 
@@ -145,7 +145,7 @@ def _seed_map(maps: Tensor, units: Tensor) -> Signal:
     """One whole feature map per row, the other maps zero (n, C, H, W)."""
     image, unit = units[:, 0], units[:, 1]
     values = maps.new_zeros(len(units), *maps.shape[1:])
-    values[torch.arange(len(units)), unit] = maps[image, unit]
+    values[torch.arange(len(units)), unit] = maps[image, unit].clamp(min=0)
     return Signal(values, torch.zeros_like(units[:, 2:]), image)
 
 
