@@ -10,6 +10,7 @@ from typing import Any
 
 _HOME = {
     "load_model": "network",
+    "open_images": "images",
     "record": "tape",
     "Tape": "tape",
     "project": "projection",

@@ -388,10 +388,16 @@ def _places(length: int, overlap: float) -> list[int]:
     return [round(step * room / max(steps, 1)) for step in range(steps + 1)]
 
 
+BUILTIN = {"builtin:photographs": 0.65, "builtin:photographs-apart": 0.0}  # name → overlap of neighbouring views
+
+
 def open_images(spec: str | Path, preprocess: Preprocess) -> Images:
-    """The images that ``--images`` names: ``builtin:photographs``, or a folder. Raises UsageError."""
-    if str(spec) == "builtin:photographs":
-        return Photographs(preprocess)
+    """The images that ``--images`` names: ``builtin:photographs``, the same with views that lie apart, or a folder.
+
+    Raises UsageError where there are none.
+    """
+    if str(spec) in BUILTIN:
+        return Photographs(preprocess, BUILTIN[str(spec)])
     if str(spec).startswith("builtin:"):
-        raise UsageError(f"no images called {spec}; there is builtin:photographs, or give a folder")
+        raise UsageError(f"no images called {spec}; there are {', '.join(BUILTIN)}, or give a folder")
     return ImageFolder(spec, preprocess)

@@ -1,0 +1,106 @@
+"""What made a result: command, settings, network, data and versions, by name and hash; never a path, host or user."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import DeconvnetError, UsageError
+from .images import Images, Preprocess, decoder, open_images
+from .network import fingerprint, load_model
+from .places import recall, remember
+
+
+def provenance(command: str, settings: Mapping[str, Any], net: nn.Module, dataset: Images, model: str,
+               weights: str | None, images: str) -> dict[str, Any]:
+    """Everything that a result depends on, as data for JSON.
+
+    ``settings`` are the options of the command that bear on the result. Of ``model``, ``weights`` and ``images``, as the
+    user named them, only the last part of a path is kept; ``reopen`` finds them again by their hashes.
+    """
+    names = {"model": _name(model), "weights": weights and _name(weights), "images": _name(images)}
+    words = {"model": names["model"], "weights": names["weights"], "images": names["images"], **settings}
+    options = (f"--{key.replace('_', '-')} {value}" for key, value in words.items() if value is not None)
+    preprocess = net.preprocess
+    return {
+        "command": f"deconvnet {command} {' '.join(options)}",
+        "settings": dict(settings),
+        **names,
+        "weights_sha256": fingerprint(net),
+        "images_sha256": dataset.manifest,
+        "preprocess": asdict(preprocess) if is_dataclass(preprocess) else repr(preprocess),  # type: ignore[arg-type]
+        "decoder": decoder(),
+        "versions": {name: _version(name) for name in ("deconvnet", "torch", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def note_places(origin: Mapping[str, Any], model: str, weights: str | None, images: str) -> None:
+    """Note, for ``reopen``, where this machine has what a result was made from."""
+    source = model.rpartition(":")[0]
+    for key, path in ((f"images {origin['images_sha256']}", images), (f"weights {origin['weights_sha256']}", weights),
+                      (f"model {origin['weights_sha256']}", source if source.endswith(".py") else None)):
+        if path is not None and Path(path).exists():
+            remember(key, path)
+
+
+def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | None = None,
+           images: str | None = None) -> tuple[nn.Module, Images]:
+    """The network and the images that a result was made from, where the user says or where they were noted.
+
+    Raises UsageError where something cannot be found, with the option that says where it is, and DeconvnetError where
+    what is found is not what the result was made from.
+    """
+    model = model or _find_model(origin)
+    weights = weights or _find(origin, "weights", "weights_sha256", lambda name: name in (None, "demo"))
+    images = images or _find(origin, "images", "images_sha256", lambda name: name.startswith("builtin:"))
+    net = load_model(model, weights)
+    if fingerprint(net) != origin["weights_sha256"]:
+        raise DeconvnetError(f"The weights of {_name(model)} are not those of the scan. "
+                             + ("They are random, anew each time: save them and scan with --weights."
+                                if weights is None else "Say with --weights which file the scan was made with."))
+    net.preprocess = Preprocess(**origin["preprocess"])
+    dataset = open_images(images or "", net.preprocess)
+    if dataset.manifest != origin["images_sha256"]:
+        raise DeconvnetError(f"The images in {images} are not those of the scan: names or sizes differ. "
+                             "Scan again, or say with --images where the images of the scan are.")
+    return net, dataset
+
+
+def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | None:
+    name = origin[what]
+    if known(name):
+        return name
+    place = recall(f"{what} {origin[key]}")
+    if place is None:
+        raise UsageError(f"The scan was made with the {what} {name!r}, and where they lie is not known here: "
+                         f"add --{what} and the path.")
+    return str(place)
+
+
+def _find_model(origin: Mapping[str, Any]) -> str:
+    source, _, function = origin["model"].rpartition(":")
+    if not source.endswith(".py"):
+        return origin["model"]
+    place = recall(f"model {origin['weights_sha256']}")
+    if place is None:
+        raise UsageError(f"The scan was made with {origin['model']}, and where that file lies is not known here: "
+                         "add --model and the path.")
+    return f"{place}:{function}"
+
+
+def _name(path: str) -> str:
+    """The last part of a path; names that are no paths stay as they are."""
+    return path if path.startswith(("builtin:", "torchvision:")) else PurePath(path).name
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout that was not installed
+        return torch.__version__ if package == "torch" else "unknown"
