@@ -10,7 +10,7 @@ from .errors import DeconvnetError
 from .inverses import sliding
 from .projection import field_of
 from .receptive import Field, Sliding
-from .tape import Call, Tape, as_map, count_calls, record
+from .tape import Call, Tape, count_calls, record
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,24 @@ def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int =
     def layers() -> Iterator[Layer]:
         for key, number in tape.layers.items():
             name = key.partition("#")[0]
-            if name in leaves and number in made:
+            if name in leaves and number > 0:
                 address = key if name not in repeated or "#" in key else f"{name}#1"
-                yield _layer(tape, address, made[number], leaves[name])
+                yield _layer(tape, address, made.get(number), leaves[name])
 
     return list(layers())
 
 
-def _layer(tape: Tape, name: str, call: Call, module: nn.Module) -> Layer:
-    value = as_map(tape.values[tape.number(name)])
+def _layer(tape: Tape, name: str, call: Call | None, module: nn.Module) -> Layer:
+    units, height, width, *_ = *tape.values[tape.number(name)].shape[1:], 1, 1, 1
     field, obstacle = None, ""
     try:
         field = field_of(tape, name)
     except DeconvnetError as error:
         obstacle = str(error)
     parameters = sum(p.numel() for p in module.parameters())
-    slides = not obstacle and call.name in ("conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
-    return Layer(name, type(module).__name__, value.shape[1], (value.shape[2], value.shape[3]),
-                 sliding(call) if slides else None, field, parameters, obstacle)
+    slides = call and not obstacle and call.name in ("conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+    return Layer(name, type(module).__name__, units, (height, width), sliding(call) if call and slides else None, field,
+                 parameters, obstacle)
 
 
 def _record_blank(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:

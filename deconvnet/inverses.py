@@ -8,6 +8,7 @@ gives the signal on each of the call's inputs. A table from function to rule is 
 from ast import literal_eval
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -197,6 +198,17 @@ def _not_training(a: SimpleNamespace, call: Call) -> str | None:
     return "it is in training mode; call net.eval() first" if a.training and getattr(a, "p", 1) > 0 else None
 
 
+def _only_running_statistics(a: SimpleNamespace, call: Call) -> str | None:
+    if a.running_mean is None or a.running_var is None:
+        return "it normalises by the batch itself; only running statistics (track_running_stats=True) have a rule"
+    return _not_training(a, call)
+
+
+def _only_flat(a: SimpleNamespace, call: Call) -> str | None:
+    before = tuple(a.input.shape)
+    return None if len(before) == 2 else f"it takes {before}; only what is flat (N, features) has a rule"
+
+
 def _only_flattening(a: SimpleNamespace, call: Call) -> str | None:
     before = tuple(a.input.shape)
     flat = call.shape == (before[0], a.input[0].numel())
@@ -204,8 +216,7 @@ def _only_flattening(a: SimpleNamespace, call: Call) -> str | None:
 
 
 def _only_plain_sums(a: SimpleNamespace, call: Call) -> str | None:
-    tensors = [t for t in (a.input, a.other) if isinstance(t, Tensor)]
-    plain = a.alpha == 1 and (len(call.inputs) == 1 or all(t.shape == call.shape for t in tensors))
+    plain = a.alpha == 1 and all(t.shape == call.shape for t in call.given)
     return None if plain else "only the plain sum of tensors of one shape has a rule"
 
 
@@ -244,13 +255,13 @@ _FUNCTIONS: dict[Operation, tuple[Callable, ...]] = {
     Operation("input p=0.5 training=True inplace=False", pass_through, limits=_not_training):
         (F.dropout, F.dropout2d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout),
     Operation("input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05", scale,
-              limits=_not_training): (F.batch_norm,),
+              limits=_only_running_statistics): (F.batch_norm,),
     Operation("input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True divisor_override=None",
               spread, _pooling): (F.avg_pool2d,),
     Operation("input output_size", spread_adaptive, _adaptive_pooling): (F.adaptive_avg_pool2d,),
     Operation("input dim=None keepdim=False", spread_mean, _everything, _only_whole_maps):
         (torch.mean, torch.Tensor.mean),
-    Operation("input weight bias=None", weigh, _everything): (F.linear,),
+    Operation("input weight bias=None", weigh, _everything, _only_flat): (F.linear,),
     Operation("input start_dim=0 end_dim=-1", unflatten, _everything, _only_flattening):
         (torch.flatten, torch.Tensor.flatten),
     Operation("input *shape", unflatten, _everything, _only_flattening):
@@ -301,9 +312,15 @@ def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
         return ("it takes a tensor that no recorded call made, or that was changed through a view; register constants "
                 "as buffers and write custom functions in torch's own")
     operation = OPERATIONS[call.function]
-    if len(call.inputs) > 1 and operation.rule not in (share, split):
+    odd = [tuple(t.shape) for t in call.given if t.ndim not in (2, 4)]
+    if odd:
+        return f"it takes {odd[0]}, which is neither feature maps (N, C, H, W) nor flat (N, C)"
+    if call.kwargs.get("out") is not None:
+        return "it writes into an argument of its own (out=); leave that out"
+    a = bind(call)
+    if operation.rule not in (share, split) and (len(call.inputs) > 1 or a.input is not call.given[0]):
         return "its weights depend on the image"
-    return operation.limits(bind(call), call)
+    return operation.limits(a, call)
 
 
 def sliding(call: Call) -> Sliding | None:
@@ -320,11 +337,15 @@ def _slide(call: Call) -> Sliding:
 
 def bind(call: Call) -> SimpleNamespace:
     """The arguments of a call by the names of its parameters."""
-    arguments: dict[str, Any] = {}
-    for word in OPERATIONS[call.function].parameters.split():
-        name, _, default = word.partition("=")
-        arguments[name] = literal_eval(default) if default else None
+    arguments = _defaults(OPERATIONS[call.function].parameters)
     return SimpleNamespace(**arguments | dict(zip(arguments, call.args, strict=False)) | call.kwargs)
+
+
+@cache
+def _defaults(parameters: str) -> dict[str, Any]:
+    """The names of the parameters, each with its default."""
+    words = (word.partition("=") for word in parameters.split())
+    return {name: literal_eval(default) if default else None for name, _, default in words}
 
 
 # ---- windows ----

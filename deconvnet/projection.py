@@ -12,7 +12,8 @@ from .inverses import Signal, Table, fit, join, obstacle, rewindow, sliding, tab
 from .receptive import Box, Field
 from .tape import Call, Tape, as_map
 
-Travels = TypeVar("Travels", Signal, Box)
+Boxes = tuple[Box, ...]
+Travels = TypeVar("Travels", Signal, Boxes)
 
 
 @dataclass
@@ -34,10 +35,14 @@ class Projection:
 
     def on_canvas(self) -> Tensor:
         """The projections placed in whole images (n, C, H, W), zero outside their windows."""
+        if not len(self.pixels):
+            return self.pixels.new_zeros(0, self.pixels.shape[1], *self.size)
         signal = Signal(self.pixels, self.origin, torch.arange(len(self.pixels)))
         return rewindow(signal, torch.zeros_like(self.origin), self.size).values
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
             unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 16) -> Projection:
     """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).
@@ -66,12 +71,11 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
     values = maps.new_zeros(len(chosen))                                              # (n,)
-    with torch.no_grad():
-        for part in torch.arange(len(chosen)).split(rows):
-            signal = start(maps, chosen[part])
-            values[part] = signal.values.sum((1, 2, 3))
-            arrived = walk_back(tape, tape.number(layer), signal, _step(tape, rules), join)
-            pixels[part] = rewindow(arrived, origin[part], size).values
+    for part in torch.arange(len(chosen)).split(rows) if len(chosen) else ():
+        signal = start(maps, chosen[part])
+        values[part] = signal.values.sum((1, 2, 3))
+        arrived = walk_back(tape, tape.number(layer), signal, _step(tape, rules), join)
+        pixels[part] = rewindow(arrived, origin[part], size).values
     return Projection(pixels, origin, values, _size(images))
 
 
@@ -82,15 +86,24 @@ def field_of(tape: Tape, layer: str, size: tuple[int, int] = (1, 1), rules: Tabl
     """
     rules = table() if rules is None else rules
 
-    def step(call: Call, box: Box) -> list[Box]:
+    def step(call: Call, boxes: Boxes) -> list[Boxes]:
         check(call, rules)
         slide = sliding(call)
-        whole = [Box((0, 0), _size(as_map(tape.values[number]))) for number in call.inputs]
-        return whole if slide is None else [slide.below(box)] * len(call.inputs)
+        if slide is None:
+            return [(Box((0, 0), _size(as_map(tape.values[number]))),) * len(boxes) for number in call.inputs]
+        return [tuple(map(slide.below, boxes))] * len(call.inputs)
 
-    first, second = (walk_back(tape, tape.number(layer), Box(at, size), step, Box.union) for at in ((0, 0), (1, 1)))
-    stride = second.start[0] - first.start[0], second.start[1] - first.start[1]
-    return Field(first.size, stride, first.start)
+    def meet(one: Boxes, other: Boxes) -> Boxes:
+        return tuple(map(Box.union, one, other))
+
+    rows, columns = _size(tape.activations(layer))
+    corners = tuple(Box(at, size) for at in ((0, 0), (1, 1), (rows, columns)))
+    first, second, last = walk_back(tape, tape.number(layer), corners, step, meet)
+    field = Field(first.size, (second.start[0] - first.start[0], second.start[1] - first.start[1]), first.start)
+    if field.box(1, 1) == second and field.box(rows, columns) == last:
+        return field
+    whole = first.union(last)  # branches of different strides meet: no field slides, so every unit gets the union
+    return Field(whole.size, (0, 0), whole.start)
 
 
 def check(call: Call, rules: Table) -> None:
@@ -109,7 +122,8 @@ def walk_back(tape: Tape, number: int, signal: Travels, step: Callable[[Call, Tr
         for source, part in zip(call.inputs, step(call, reached[0]), strict=True) if reached else ():
             signals[source] = meet(signals[source], part) if source in signals else part
     if 0 not in signals:
-        raise DeconvnetError("Cannot project: nothing of this layer depends on the images.")
+        raise DeconvnetError("Cannot project: nothing of this layer depends on the images, as far as torch's own calls "
+                             "tell. What is computed elsewhere, or changed through a view, cannot be followed.")
     return signals[0]
 
 
@@ -151,9 +165,15 @@ def _seed_map(maps: Tensor, units: Tensor) -> Signal:
 
 def _check_units(layer: str, units: Sequence[Sequence[int]] | Tensor, maps: Tensor, seed: str) -> Tensor:
     """The chosen activations (n, 4) as a tensor; (image, unit) is enough for whole maps."""
-    chosen = torch.as_tensor(units, dtype=torch.int64).to(maps.device)
+    try:
+        chosen = torch.as_tensor(units, device=maps.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"units must be (image, unit, y, x) for each projection: {error}") from None
     if chosen.numel() == 0:
-        return chosen.new_zeros(0, 4)
+        return torch.zeros(0, 4, dtype=torch.int64, device=maps.device)
+    if chosen.is_floating_point():
+        raise UsageError("units must be whole numbers: (image, unit, y, x) for each projection")
+    chosen = chosen.long()
     if seed == "map" and chosen.ndim == 2 and chosen.shape[1] in (2, 4):
         chosen = torch.cat([chosen[:, :2], chosen.new_zeros(len(chosen), 2)], dim=1)
     if chosen.ndim != 2 or chosen.shape[1] != 4:

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .errors import DeconvnetError, UsageError
 
 _MAX_POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
-_IN_PLACE_RELUS = {F.relu, F.relu_, torch.relu_, torch.Tensor.relu_}
+_RELUS = {F.relu, F.relu_, torch.relu_, torch.Tensor.relu_}
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Call:
     kwargs: dict[str, Any]
     module: str                   # path of the innermost module, as named_modules() gives it
     inputs: list[int]             # numbers of the values among the arguments, in order
+    given: list[Tensor]           # those values, as the call found them
     outputs: list[int]            # numbers of the values it made
     shape: tuple[int, ...]        # of the first of them
     strangers: bool = False       # some argument is a tensor of unknown origin
@@ -68,8 +69,15 @@ class Tape:
         return self.layers[resolve(layer, count_calls(self.layers))]
 
     def activations(self, layer: str) -> Tensor:
-        """The activations of a layer (N, C, H, W), the positive part of what it put out; (N, C, 1, 1) if it is flat."""
-        return as_map(self.values[self.number(layer)]).clamp(min=0)
+        """The activations of a layer (N, C, H, W), the positive part of what it put out; (N, C, 1, 1) if it is flat.
+
+        UsageError if there is no such layer, or if what it puts out is neither feature maps nor flat.
+        """
+        value = self.values[self.number(layer)]
+        if value.ndim not in (2, 4) or not value.is_floating_point():
+            raise UsageError(f"Layer {layer!r} puts out {_describe(value)}: neither feature maps (N, C, H, W) nor flat "
+                             "(N, C). Look at a layer below it")
+        return as_map(value).clamp(min=0)
 
 
 def record(net: nn.Module, images: Tensor) -> Tape:
@@ -78,12 +86,25 @@ def record(net: nn.Module, images: Tensor) -> Tape:
     The network is left as it was found. Raises UsageError for images that are not such a batch and DeconvnetError,
     naming the layer, where a value is NaN or infinite.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
         raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}")
-    recorder = _Recorder(net, images)
-    with torch.no_grad(), watch(net, recorder.leave, recorder.path), recorder:
-        net(images)
+    with torch.inference_mode(False), torch.no_grad():  # in inference mode nobody counts what is written in place
+        images = images.clone() if images.is_inference() else images
+        recorder = _Recorder(net, images)
+        with _buffers_kept(net), watch(net, recorder.leave, recorder.path), recorder:
+            net(images)
     return Tape(recorder.calls, recorder.values, recorder.layers)
+
+
+@contextmanager
+def _buffers_kept(net: nn.Module) -> Iterator[None]:
+    """Afterwards the buffers are as they were: in training mode a forward pass moves the running statistics."""
+    before = [(b, b.clone()) for b in net.buffers()] if any(m.training for m in net.modules()) else []
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 @contextmanager
@@ -162,32 +183,39 @@ class _Recorder(TorchFunctionMode):
         self.path: list[str] = []
         self._numbers: dict[int, int] = {}   # id of a tensor → number of the value it holds now
         self._versions: dict[int, int] = {}  # id of a tensor → its version when it was numbered
+        self._held: list[Tensor] = []        # what copies replaced: held, so that its id is not given to another
         self._constants = {id(t): t for t in (*net.parameters(), *net.buffers())}
         self._check_finite(images, "the images")
         self._new_value(images)
 
     def leave(self, name: str, output: Tensor) -> None:
-        """Note which value a module put out."""
-        if id(output) in self._numbers:
+        """Note which value a module put out; one that no call made, as it is now, is a value that leads nowhere."""
+        if id(output) in self._numbers and not self._is_stranger(output):
             self.layers[name] = self._numbers[id(output)]
+        else:
+            self.values.append(output)
+            self.layers[name] = len(self.values) - 1
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         leaves, spec = tree_flatten((args, kwargs))
         args, kwargs = tree_unflatten(leaves, spec)  # a list of our own: networks go on to append to theirs
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        inputs = [self._numbers[id(t)] for t in tensors if id(t) in self._numbers]
+        given = [t for t in tensors if id(t) in self._numbers]
+        inputs = [self._numbers[id(t)] for t in given]
         if not inputs:
-            return self._constant(tensors, func(*args, **kwargs))
+            return self._constant(func, tensors, func(*args, **kwargs))
         strangers = any(self._is_stranger(t) for t in tensors)
-        versions = [t._version for t in tensors]
-        self._keep_what_is_overwritten(func, args, kwargs)
+        versions = [_version(t) for t in tensors]
+        copies = self._copy_what_is_overwritten(func, args, kwargs)
         switches = None
         if func in _MAX_POOLS:
             result, switches = _max_pool(func, args, kwargs)
         else:
             result = func(*args, **kwargs)
-        changed = [t for t, version in zip(tensors, versions, strict=True) if t._version != version]
+        changed = [t for t, version in zip(tensors, versions, strict=True) if _version(t) != version]
+        if changed and copies:
+            args, kwargs, given = self._exchange(copies, (args, kwargs, given))
         made = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
         made = [t for t in made if t.is_floating_point() and not any(t is old for old in tensors)] + changed
         if made:
@@ -195,18 +223,21 @@ class _Recorder(TorchFunctionMode):
             for t in made:
                 self._check_finite(t, f"layer {module!r} ({getattr(func, '__name__', func)})")
             outputs, shape = [self._new_value(t) for t in made], tuple(made[0].shape)
-            self.calls.append(Call(func, args, kwargs, module, inputs, outputs, shape, strangers, switches))
+            self.calls.append(Call(func, args, kwargs, module, inputs, given, outputs, shape, strangers, switches))
         return result
 
     def _new_value(self, tensor: Tensor) -> int:
         self.values.append(tensor)  # held, so that its id is not given to another
         self._numbers[id(tensor)] = len(self.values) - 1
-        self._versions[id(tensor)] = tensor._version
+        self._versions[id(tensor)] = _version(tensor)
         return len(self.values) - 1
 
-    def _constant(self, tensors: list[Tensor], result: Any) -> Any:
-        """Note what is made without any value: weights computed on the fly, a position code, zeros."""
-        if all(id(t) in self._constants for t in tensors):
+    def _constant(self, func: Callable, tensors: list[Tensor], result: Any) -> Any:
+        """Note what is made without any value: weights computed on the fly, a position code, zeros.
+
+        What comes from NumPy may have been computed there from a value, so it is no constant.
+        """
+        if func is not torch.from_numpy and all(id(t) in self._constants for t in tensors):
             made = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
             self._constants.update((id(t), t) for t in made)
         return result
@@ -214,17 +245,36 @@ class _Recorder(TorchFunctionMode):
     def _is_stranger(self, tensor: Tensor) -> bool:
         """Whether a tensor is neither value nor constant, or was changed, through a view, since it was numbered."""
         if id(tensor) in self._numbers:
-            return tensor._version != self._versions[id(tensor)]
+            return _version(tensor) != self._versions[id(tensor)]
         return tensor.is_floating_point() and id(tensor) not in self._constants
 
-    def _keep_what_is_overwritten(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Copy a value that an in-place call is about to overwrite.
+    def _copy_what_is_overwritten(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[int, Tensor]:
+        """Copies, by id, of the values that lie in the memory that a call is about to write to.
 
-        A ReLU is let through: the activations of what it overwrites are the positive part, which it leaves as it is.
+        A ReLU is let through unless something else has used the value: the activations of what it overwrites are the
+        positive part, which it leaves as it is.
         """
-        target = args[0] if args else None
-        if isinstance(target, Tensor) and id(target) in self._numbers and _writes_in_place(func, args, kwargs):
-            self.values[self._numbers[id(target)]] = target.clone()
+        target = kwargs.get("out", args[0] if args and _writes_in_place(func, args, kwargs) else None)
+        number = self._numbers.get(id(target))
+        if not isinstance(target, Tensor) or number is None:
+            return {}
+        if func in _RELUS and not any(number in call.inputs for call in self.calls):
+            return {}
+        memory = _memory(target)
+        return {id(value): value.clone() for value in self.values if _memory(value) == memory}
+
+    def _exchange(self, copies: dict[int, Tensor], arguments: tuple) -> tuple:
+        """Put copies where the tape holds what a call has overwritten; its arguments with the copies in them."""
+        def exchanged(tree: Any) -> Any:
+            return tree_map(lambda leaf: copies.get(id(leaf), leaf), tree)
+
+        overwritten = {number for number, value in enumerate(self.values) if id(value) in copies}
+        self._held.extend(self.values[number] for number in overwritten)
+        self.values = exchanged(self.values)
+        for call in self.calls:
+            if not overwritten.isdisjoint(call.inputs):
+                call.args, call.kwargs, call.given = exchanged((call.args, call.kwargs, call.given))
+        return exchanged(arguments)
 
     def _check_finite(self, tensor: Tensor, where: str) -> None:
         if torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all():  # the sum is cheap but may overflow
@@ -235,9 +285,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _writes_in_place(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Whether a call overwrites its first argument, unless it is a ReLU."""
-    if func in _IN_PLACE_RELUS:
-        return False
+    """Whether a call overwrites its first argument."""
     if isinstance(func, FunctionType) and "inplace" in (parameters := signature(func).parameters):
         return dict(zip(parameters, args, strict=False)).get("inplace", kwargs.get("inplace", False))
     name = getattr(func, "__name__", "")
@@ -251,6 +299,16 @@ def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any,
     wanted = bound.pop("return_indices", func is F.max_pool2d_with_indices)
     pooled, switches = F.max_pool2d(**bound, return_indices=True)
     return ((pooled, switches) if wanted else pooled), switches
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor has been written to; of one made in inference mode, which cannot be, nobody counts it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where a tensor's numbers lie; a view and what it is a view of lie in the same place."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _describe(images: Any) -> str:
