@@ -38,6 +38,7 @@ class UnitTiles(Protocol):
         layer, unit: its address.
         reconstructions: (k, 3, h, w) float, signed.
         patches: (k, h, w, 3) uint8.
+        remark: what stands behind the address, such as ``dead``; mostly empty.
     """
 
     @property
@@ -48,6 +49,8 @@ class UnitTiles(Protocol):
     def reconstructions(self) -> np.ndarray: ...  # noqa: D102
     @property
     def patches(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def remark(self) -> str: ...  # noqa: D102
 
 
 # ---- numbers to colours ----
@@ -167,7 +170,7 @@ class Sheet:
         import matplotlib
 
         file = io.BytesIO()
-        with warnings.catch_warnings(), matplotlib.rc_context({"pdf.fonttype": 42, "image.composite_image": False}):
+        with warnings.catch_warnings(), matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: text that is text
             warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
             self.figure(dpi).savefig(file, format="pdf", metadata={**(metadata or {}), "CreationDate": None})
         return file.getvalue()
@@ -258,10 +261,9 @@ def _columns(count: int) -> int:
 
 def _labelled(group: Sheet, unit: UnitTiles) -> Sheet:
     """A group under its address; under the bare number where the address is wider than the group."""
-    dead = "" if len(unit.patches) else " dead"
-    label = _line(f"{unit.layer}:{unit.unit}{dead}", LABEL)
+    label = _line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
     if label.width > group.width:
-        label = _line(f"{unit.unit}{dead}", LABEL)
+        label = _line(f"{unit.unit} {unit.remark}".rstrip(), LABEL)
     return _below(label, group, gap=1)
 
 
@@ -292,7 +294,7 @@ def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: C
     height, width = _tile_size([unit])
     size, places = (height * zoom, width * zoom), _places([unit], k)
     left, right = (_group(pixels, size, places) for pixels in (_colours([unit], contrast)[0], unit.patches))
-    label = _line(f"{unit.layer}:{unit.unit}" + ("" if len(unit.patches) else " dead"), LABEL)
+    label = _line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
     return _framed(_below(label, _beside(left, right, gap=GAP), gap=1))
 
 

@@ -30,7 +30,7 @@ def unit(number=0, k=9, side=7, layer="conv1", seed=0):
     """A unit whose tiles are all different, and differ between reconstructions and patches."""
     draw = np.random.default_rng((seed, number))
     patches = draw.integers(0, 256, (k, side, side, 3), dtype=np.uint8)
-    return SimpleNamespace(layer=layer, unit=number, patches=patches,
+    return SimpleNamespace(layer=layer, unit=number, patches=patches, remark="" if k else "dead",
                            reconstructions=draw.normal(size=(k, 3, side, side)).astype(np.float32))
 
 
@@ -308,6 +308,7 @@ def test_the_words_of_a_figure_are_no_wider_than_their_places():
     sheet = layer_sheet([unit(number, layer="WWWWiiii") for number in (1111, 888)], tile=40, title="W" * 20)
     figure = sheet.figure(dpi=100)
     figure.canvas.draw()
+    assert not any(drawn.get_parse_math() for drawn in figure.axes[0].texts), "a $ in a name is no formula"
     for drawn, text in zip(figure.axes[0].texts, sheet.texts, strict=True):
         box = drawn.get_window_extent()
         alone = np.asarray(Sheet(sheet.width, sheet.height, texts=(text,)).picture())

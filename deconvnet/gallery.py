@@ -1,0 +1,280 @@
+"""The strongest activations of a unit, each as a reconstruction beside the image patch that caused it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .errors import DeconvnetError, UnreadableImage, UsageError
+from .images import GREY
+from .projection import project
+from .scan import Scan
+from .tape import record
+
+TOGETHER = 64  # units whose tiles are in memory at once
+
+Inverse = Callable[[Tensor], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gallery:
+    """The k strongest activations of one unit, strongest first.
+
+    Attributes:
+        layer, unit: the unit's address.
+        values: (k,) float, the activations.
+        images: (k,) int64, the index of the image of each.
+        positions: (k, 2) int64, where on the feature map each is, (y, x).
+        files: the name of each image.
+        origins: (k, 2) int64, the (y, x) in the image of each window's top-left pixel; negative at a border.
+        reconstructions: (k, 3, h, w) float, signed: the projection of each activation on its receptive field.
+        patches: (k, h, w, 3) uint8: the image's own pixels in the same window, mid-grey outside the image.
+        missing: (name, reason) of the images that could not be read any more. Their activations are left out above.
+    """
+
+    layer: str
+    unit: int
+    values: np.ndarray
+    images: np.ndarray
+    positions: np.ndarray
+    files: list[str]
+    origins: np.ndarray
+    reconstructions: np.ndarray
+    patches: np.ndarray
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def remark(self) -> str:
+        """What a picture of the unit must say: ``dead``, or how many tiles are missing; empty if all is well."""
+        if self.missing:
+            return f"{len(self.missing)} missing"
+        return "" if len(self.values) else "dead"
+
+    def __repr__(self) -> str:
+        _, height, width, _ = self.patches.shape
+        size = f", {height}×{width} pixels each" if len(self.values) else ""
+        return f"Gallery {self.layer}:{self.unit}: {self.remark or 'complete'}, {len(self.values)} tiles{size}"
+
+
+def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images: Any, *, method: str = "deconvnet",
+            unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8, tolerance: float = 1e-3,
+            progress: bool = False) -> Iterator[Gallery]:
+    """The galleries of some units of a layer, in the order of ``units``, made as they are asked for.
+
+    Args:
+        net: the network of the scan.
+        top: what ``scan`` found.
+        layer: one of its layers.
+        units: numbers of feature maps.
+        images: the images of the scan: a tensor (N, 3, H, W), or a Dataset of (3, H, W) or ((3, H, W), label).
+        method, unpool: see ``project``.
+        inverse: inputs (n, 3, H, W) → pixels (n, H, W, 3) uint8. By default that of ``images.preprocess`` or
+            ``net.preprocess``; where there is neither, each image is stretched from its smallest to its largest value.
+        batch_size: images that are recorded together.
+        tolerance: how far, relatively, an activation may be from the scan's.
+        progress: show a progress bar.
+
+    Memory holds one batch, and the tiles of 64 units. An image that cannot be read any more is left out, and named in
+    ``missing``. Raises UsageError for a layer or unit that does not exist, and DeconvnetError where the images are not
+    those of the scan, or an activation is not the scan's because images or weights have changed.
+    """
+    numbers = _check_units(units, layer, len(top[layer].values))
+    _check_images(top, images)
+    maker = _Maker(net, top, layer, images, inverse or _inverse(net, images), method, unpool, tolerance)
+    return maker.make(numbers, batch_size, progress)
+
+
+def _parts(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [items[start:start + size] for start in range(0, len(items), size)]
+
+
+class _Entry(NamedTuple):
+    """One of the strongest activations, and for which gallery it is."""
+
+    slot: int
+    image: int
+    unit: int
+    y: int
+    x: int
+    value: float
+
+
+class _Tile(NamedTuple):
+    entry: _Entry
+    reconstruction: np.ndarray  # (3, h, w)
+    patch: np.ndarray           # (h, w, 3)
+    origin: np.ndarray          # (2,)
+
+
+@dataclass
+class _Maker:
+    """Makes galleries: every image that a group of units needs is read and recorded once, for all of them."""
+
+    net: nn.Module
+    top: Scan
+    layer: str
+    images: Any
+    inverse: Inverse
+    method: str
+    unpool: str
+    tolerance: float
+
+    def make(self, units: Sequence[int], batch_size: int, progress: bool) -> Iterator[Gallery]:
+        groups = [(group, self._entries(group)) for group in _parts(units, TOGETHER)]
+        total = sum(len({entry.image for entry in entries}) for _, entries in groups)
+        with tqdm(total=total, desc=self.layer, unit=" images", disable=not progress) as bar:
+            for group, entries in groups:
+                tiles: list[_Tile] = []
+                missing: dict[int, str] = {}
+                for part in _parts(sorted({entry.image for entry in entries}), batch_size):
+                    tiles += self._tiles([entry for entry in entries if entry.image in part], part, missing)
+                    bar.update(len(part))
+                yield from self._galleries(group, entries, tiles, missing)
+
+    def _entries(self, units: Sequence[int]) -> list[_Entry]:
+        """The activations of the units, the strongest first, without those places that have none."""
+        found = self.top[self.layer]
+        return [_Entry(slot, image, unit, y, x, value) for slot, unit in enumerate(units)
+                for image, (y, x), value in zip(found.images[unit].tolist(), found.positions[unit].tolist(),
+                                                found.values[unit].tolist(), strict=True) if image >= 0]
+
+    def _tiles(self, entries: Sequence[_Entry], numbers: Sequence[int], missing: dict[int, str]) -> list[_Tile]:
+        """The tiles of some entries, all from the images of these numbers; those not to be read go to ``missing``."""
+        inputs: dict[int, Tensor] = {}
+        for number in numbers:
+            try:
+                item = self.images[number]
+            except UnreadableImage as error:
+                missing[number] = error.reason
+            else:
+                inputs[number] = item[0] if isinstance(item, tuple | list) else item
+        entries = [entry for entry in entries if entry.image in inputs]
+        if not entries:
+            return []
+        batch = torch.stack(list(inputs.values()))                               # (n, 3, H, W)
+        rows = {number: row for row, number in enumerate(inputs)}
+        tape = record(self.net, batch.to(*_place(self.net)))
+        p = project(tape, self.layer, [(rows[e.image], e.unit, e.y, e.x) for e in entries], method=self.method,
+                    unpool=self.unpool)
+        self._compare(entries, p.values.tolist())
+        shown = self.inverse(batch)                                              # (n, H, W, 3)
+        signed = p.pixels.float().cpu().expand(-1, 3, -1, -1).numpy()            # (e, 3, h, w); grey is repeated
+        origins = p.origin.cpu().numpy()                                         # (e, 2)
+        return [_Tile(entry, pixels, cut(shown[rows[entry.image]], origin, pixels.shape[1:]), origin)
+                for entry, pixels, origin in zip(entries, signed, origins, strict=True)]
+
+    def _compare(self, entries: Sequence[_Entry], values: Sequence[float]) -> None:
+        for entry, value in zip(entries, values, strict=True):
+            if abs(value - entry.value) > self.tolerance * entry.value:
+                raise DeconvnetError(
+                    f"{self.layer}:{entry.unit} is {value:.6g} at ({entry.y}, {entry.x}) of {self._name(entry.image)}, "
+                    f"and the scan found {entry.value:.6g}: the images, their preprocessing or the weights are not "
+                    "those of the scan. Scan again, or give those that were scanned")
+
+    def _name(self, image: int) -> str:
+        return self.top.files[image] if self.top.files else f"image {image}"
+
+    def _galleries(self, units: Sequence[int], entries: Sequence[_Entry], tiles: Sequence[_Tile],
+                   missing: dict[int, str]) -> Iterator[Gallery]:
+        """Puts the tiles in the order of the entries, unit by unit."""
+        made = {tile.entry: tile for tile in tiles}
+        height, width = tiles[0].patch.shape[:2] if tiles else (1, 1)
+        for slot, unit in enumerate(units):
+            mine = [entry for entry in entries if entry.slot == slot]
+            ours = [made[entry] for entry in mine if entry in made]
+            shown = [tile.entry for tile in ours]
+            yield Gallery(
+                self.layer, unit,
+                values=np.array([entry.value for entry in shown], dtype=np.float32),
+                images=np.array([entry.image for entry in shown], dtype=np.int64),
+                positions=np.array([(entry.y, entry.x) for entry in shown], dtype=np.int64).reshape(-1, 2),
+                files=[self._name(entry.image) for entry in shown],
+                origins=np.array([tile.origin for tile in ours], dtype=np.int64).reshape(-1, 2),
+                reconstructions=np.array([t.reconstruction for t in ours], np.float32).reshape(-1, 3, height, width),
+                patches=np.array([tile.patch for tile in ours], dtype=np.uint8).reshape(-1, height, width, 3),
+                missing=[(self._name(entry.image), missing[entry.image]) for entry in mine if entry not in made],
+            )
+
+
+def cut(image: np.ndarray, origin: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """The window of ``size`` (h, w) at ``origin`` (y, x) of an image (H, W, 3), mid-grey where it lies outside."""
+    (top, left), (height, width) = origin, size
+    window = np.full((height, width, 3), GREY, dtype=np.uint8)                   # (h, w, 3)
+    part = image[max(top, 0):max(top + height, 0), max(left, 0):max(left + width, 0)]
+    y, x = max(-top, 0), max(-left, 0)
+    window[y:y + part.shape[0], x:x + part.shape[1]] = part
+    return window
+
+
+def stretched(inputs: Tensor) -> np.ndarray:
+    """Inputs (n, 3 or 1, H, W) as pixels (n, H, W, 3) uint8, each image from its smallest to its largest value.
+
+    For images of which nobody says how they were preprocessed: light and colour are not the photograph's.
+    """
+    values = inputs.detach().cpu().double()                                      # (n, c, H, W)
+    if values.shape[1] not in (1, 3):
+        raise UsageError(f"the images have {values.shape[1]} channels, and a patch shows 1 or 3: give inverse=…")
+    low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
+    share = (values - low) / torch.where(high > low, high - low, 1.0)
+    return (share * 255).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+
+
+def parse_units(text: str, count: int) -> list[int]:
+    """The units that ``3,17,90-95`` names, in that order, each once; UsageError for what is not among ``count``."""
+    units: dict[int, None] = {}
+    for word in text.split(","):
+        first, dash, last = word.strip().partition("-")
+        if not (_is_number(first) and (_is_number(last) if dash else True)):
+            raise UsageError(f"units are numbers and ranges such as 3,17,90-95, not {text!r}")
+        begin, end = int(first), int(last or first)
+        if begin > end:
+            raise UsageError(f"the range {word.strip()} runs backwards: {end}-{begin}")
+        _check_unit(end, count)
+        units.update(dict.fromkeys(range(begin, end + 1)))
+    return list(units)
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 10
+
+
+def _check_unit(unit: int, count: int, where: str = "") -> None:
+    if not 0 <= unit < count:
+        raise UsageError(f"there is no unit {unit}{where}: it has {count}, 0 to {count - 1}")
+
+
+def _check_units(units: Sequence[int], layer: str, count: int) -> list[int]:
+    for unit in units:
+        _check_unit(int(unit), count, f" in layer {layer!r}")
+    return [int(unit) for unit in units]
+
+
+def _check_images(top: Scan, images: Any) -> None:
+    """Refuse images that are not those of the scan, as far as their number and names tell."""
+    if not hasattr(images, "__getitem__") or not hasattr(images, "__len__"):
+        raise UsageError("a gallery needs images by number: a tensor (N, 3, H, W) or a Dataset, not an iterable")
+    if top.files and list(getattr(images, "files", top.files)) != top.files:
+        raise DeconvnetError(f"the {len(images)} images are not those of the scan, which had {len(top.files)}: the "
+                             "names differ. Scan again, or give the images that were scanned")
+    last = max((int(found.images.max()) for found in top.values() if found.images.numel()), default=-1)
+    if last >= len(images):
+        raise DeconvnetError(f"the scan knows image {last}, and there are only {len(images)} images: give the images "
+                             "that were scanned")
+
+
+def _inverse(net: nn.Module, images: Any) -> Inverse:
+    for owner in (images, net):
+        inverse = getattr(getattr(owner, "preprocess", None), "inverse", None)
+        if inverse is not None:
+            return inverse
+    return stretched
+
+
+def _place(net: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a network computes, and in which precision."""
+    first = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
+    return first.device, first.dtype

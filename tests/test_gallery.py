@@ -1,0 +1,276 @@
+"""From a scan to reconstructions and patches: the right image, the right window, the right order."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import deconvnet
+from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
+from deconvnet.gallery import Gallery, cut, gallery, parse_units, stretched
+from deconvnet.images import ImageFolder, Photographs, Preprocess
+from deconvnet.render import layer_sheet
+
+SIZE = 40
+
+
+class Small(nn.Sequential):
+    """Two layers whose receptive fields hang over the image's border."""
+
+    def __init__(self, seed=0):
+        torch.manual_seed(seed)
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 5, stride=2, padding=2, bias=False)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2 = nn.Conv2d(6, 8, 3, padding=1)
+        self.relu2 = nn.ReLU(inplace=True)
+        with torch.no_grad():
+            self.conv2.weight[5] = -1.0  # dead
+            self.conv2.bias[5] = -1.0
+        self.preprocess = Preprocess(SIZE, SIZE)
+        self.eval()
+
+
+class Views(torch.utils.data.Dataset):
+    """Some of the photographs' views, counting how often each is read."""
+
+    def __init__(self, preprocess, every=37):
+        self.all = Photographs(preprocess, overlap=0)
+        self.numbers = range(0, len(self.all), every)
+        self.preprocess = preprocess
+        self.files = [self.all.files[number] for number in self.numbers]
+        self.read = []
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.all[self.numbers[index]]
+
+    def image(self, index):
+        return self.all.image(self.numbers[index])
+
+
+@pytest.fixture(scope="module")
+def net():
+    return Small()
+
+
+@pytest.fixture(scope="module")
+def views(net):
+    return Views(net.preprocess)
+
+
+@pytest.fixture(scope="module")
+def top(net, views):
+    return deconvnet.scan(net, views, layers=["conv1", "conv2"], k=9)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_each_tile_is_the_projection_and_the_patch_of_its_own_activation(net, views, top, layer):
+    """The oracle projects one activation of one image at a time and cuts the patch pixel by pixel."""
+    units = [4, 0, 3]
+    for unit, one in zip(units, gallery(net, top, layer, units, views), strict=True):
+        assert (one.layer, one.unit, one.remark, one.missing) == (layer, unit, "", [])
+        assert one.values.tolist() == top[layer].values[unit].tolist()
+        assert one.images.tolist() == top[layer].images[unit].tolist()
+        assert one.positions.tolist() == top[layer].positions[unit].tolist()
+        assert one.files == [views.files[image] for image in one.images]
+        for place, image in enumerate(one.images.tolist()):
+            tape = deconvnet.record(net, views[image][0][None])
+            p = deconvnet.project(tape, layer, [(0, unit, *one.positions[place].tolist())])
+            np.testing.assert_allclose(one.reconstructions[place], p.pixels[0].numpy(), rtol=1e-4, atol=1e-5)
+            assert one.origins[place].tolist() == p.origin[0].tolist()
+            picture = views.image(image)
+            for y, row in enumerate(one.patches[place]):
+                for x, pixel in enumerate(row):
+                    at = (int(p.origin[0, 0]) + y, int(p.origin[0, 1]) + x)
+                    inside = 0 <= at[0] < SIZE and 0 <= at[1] < SIZE
+                    assert pixel.tolist() == (picture[at].tolist() if inside else [128] * 3)
+
+
+def test_the_patch_is_what_the_unit_responds_to(net, views, top):
+    """The first layer has no bias: the activation is the filter on the patch, whatever the tiles look like."""
+    weight = net.conv1.weight.detach().numpy()
+    for unit, one in enumerate(gallery(net, top, "conv1", range(6), views)):
+        for value, patch, origin in zip(one.values, one.patches, one.origins, strict=True):
+            inside = ((origin[:, None] + np.arange(5) >= 0) & (origin[:, None] + np.arange(5) < SIZE))
+            mask = inside[0][:, None] & inside[1]
+            inputs = ((patch / 255 - net.preprocess.mean) / net.preprocess.std) * mask[..., None]
+            assert (inputs.transpose(2, 0, 1) * weight[unit]).sum() == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_the_batch_size_changes_nothing_and_each_image_is_read_once(net, top, batch_size):
+    views = Views(net.preprocess)
+    units = list(range(8))
+    made = list(gallery(net, top, "conv2", units, views, batch_size=batch_size))
+    assert sorted(views.read) == sorted(set(views.read))
+    for one, other in zip(made, gallery(net, top, "conv2", units, Views(net.preprocess)), strict=True):
+        np.testing.assert_allclose(one.reconstructions, other.reconstructions, rtol=1e-4, atol=1e-5)
+        assert np.array_equal(one.patches, other.patches) and one.files == other.files
+
+
+def test_more_units_than_are_held_at_once_come_in_order(net, views, top, monkeypatch):
+    whole = [one.reconstructions for one in gallery(net, top, "conv2", range(8), views)]
+    monkeypatch.setattr(sys.modules["deconvnet.gallery"], "TOGETHER", 3)
+    made = list(gallery(net, top, "conv2", [7, 7, 1, 2, 0, 3, 4], views))
+    assert [one.unit for one in made] == [7, 7, 1, 2, 0, 3, 4]
+    for one in made:
+        np.testing.assert_allclose(one.reconstructions, whole[one.unit], rtol=1e-4, atol=1e-5)
+
+
+def test_a_dead_unit_has_no_tiles_and_says_so(net, views, top):
+    dead, alive = gallery(net, top, "conv2", [5, 4], views)
+    assert dead.remark == "dead" and "dead" in repr(dead) and alive.remark == ""
+    assert dead.patches.shape == (0, *alive.patches.shape[1:]) and dead.files == [] and dead.values.shape == (0,)
+    assert dead.reconstructions.shape == (0, *alive.reconstructions.shape[1:]) and dead.positions.shape == (0, 2)
+    only, = gallery(net, top, "conv2", [5], views)
+    assert "conv2:5 dead" in [text.words for text in layer_sheet([only, alive]).texts]
+
+
+def test_method_and_unpooling_reach_the_projection(net, views, top):
+    pictures = {}
+    for method in ("deconvnet", "gradient", "guided"):
+        for unpool in ("switches", "center"):
+            one, = gallery(net, top, "conv2", [4], views, method=method, unpool=unpool)
+            pictures[method, unpool] = one.reconstructions
+    assert not np.allclose(pictures["deconvnet", "switches"], pictures["gradient", "switches"])
+    assert not np.allclose(pictures["deconvnet", "switches"], pictures["deconvnet", "center"])
+    with pytest.raises(UsageError):
+        list(gallery(net, top, "conv2", [4], views, method="magic"))
+
+
+def test_fewer_images_than_places_give_fewer_tiles(net, views):
+    images = torch.stack([views[index][0] for index in range(3)])
+    top = deconvnet.scan(net, images, layers=["conv1"], k=9)
+    for one in gallery(net, top, "conv1", range(6), images):
+        assert len(one.patches) == int((top["conv1"].images[one.unit] >= 0).sum()) <= 3
+        assert one.files == [f"image {index}" for index in one.images]
+
+
+# ---- what has changed since the scan ----
+
+
+def test_an_image_that_has_vanished_leaves_a_gap_that_is_named(net, tmp_path):
+    for number, index in enumerate(range(0, 400, 40)):
+        Image.fromarray(Photographs(net.preprocess, overlap=0).image(index)).save(tmp_path / f"{number}.png")
+    data = ImageFolder(tmp_path, net.preprocess)
+    top = deconvnet.scan(net, data, layers=["conv1"], k=4)
+    before, = gallery(net, top, "conv1", [0], data)
+    (tmp_path / before.files[1]).unlink()
+    after, = gallery(net, top, "conv1", [0], data)
+    kept = [0, 2, 3]
+    assert after.missing == [(before.files[1], "no such file or directory")] and after.remark == "1 missing"
+    assert after.files == [before.files[place] for place in kept]
+    assert np.array_equal(after.patches, before.patches[kept])
+    np.testing.assert_allclose(after.reconstructions, before.reconstructions[kept], rtol=1e-4, atol=1e-5)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    nothing, = gallery(net, top, "conv1", [0], data)
+    assert nothing.remark == "4 missing" and len(nothing.missing) == 4 and len(nothing.patches) == 0
+
+
+def test_other_weights_or_other_pixels_are_noticed(net, views, top):
+    with pytest.raises(DeconvnetError, match=r"conv1:0 is .* and the scan found"):
+        list(gallery(Small(seed=1), top, "conv1", [0], views))
+
+    other = Views(Preprocess(SIZE, SIZE, mean=(0.4, 0.4, 0.4)))
+    with pytest.raises(DeconvnetError, match="preprocessing"):
+        list(gallery(net, top, "conv1", [0], other))
+
+
+def test_other_images_are_noticed_by_their_names_or_their_number(net, views, top):
+    with pytest.raises(DeconvnetError, match="names differ"):
+        gallery(net, top, "conv1", [0], Views(net.preprocess, every=41))
+    images = torch.stack([views[index][0] for index in range(len(views))])
+    unnamed = deconvnet.scan(net, images, layers=["conv1"])
+    with pytest.raises(DeconvnetError, match="there are only 2 images"):
+        gallery(net, unnamed, "conv1", [0], images[:2])
+
+
+# ---- what is refused at once ----
+
+
+@pytest.mark.parametrize(("layer", "units", "words"), [
+    ("conv9", [0], "conv1"), ("conv2", [8], "it has 8, 0 to 7"), ("conv2", [-1], "no unit -1 in layer 'conv2'")])
+def test_a_layer_or_unit_that_does_not_exist_is_an_error_that_says_what_does(net, views, top, layer, units, words):
+    with pytest.raises(UsageError, match=words):
+        gallery(net, top, layer, units, views)
+
+
+def test_images_that_cannot_be_asked_for_by_number_are_refused(net, top):
+    with pytest.raises(UsageError, match="by number"):
+        gallery(net, top, "conv1", [0], iter([torch.zeros(1, 3, SIZE, SIZE)]))
+
+
+# ---- pixels ----
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(-12, 12), st.integers(-12, 12), st.integers(1, 9), st.integers(1, 9))
+def test_a_window_is_the_image_inside_and_mid_grey_outside(top_, left, height, width):
+    image = np.arange(7 * 5 * 3, dtype=np.uint8).reshape(7, 5, 3)
+    window = cut(image, (top_, left), (height, width))
+    assert window.shape == (height, width, 3)
+    for y in range(height):
+        for x in range(width):
+            inside = 0 <= top_ + y < 7 and 0 <= left + x < 5
+            assert window[y, x].tolist() == (image[top_ + y, left + x].tolist() if inside else [128] * 3)
+
+
+def test_without_preprocessing_an_image_is_stretched_over_its_own_range():
+    inputs = torch.stack([torch.linspace(-2, 3, 12).reshape(3, 2, 2), torch.zeros(3, 2, 2)])
+    pixels = stretched(inputs)
+    assert pixels.shape == (2, 2, 2, 3) and pixels.dtype == np.uint8
+    assert (pixels[0].min(), pixels[0].max()) == (0, 255) and (pixels[1] == 0).all()
+    assert np.array_equal(stretched(inputs[:, :1])[..., 0], stretched(inputs[:, :1])[..., 2])
+    with pytest.raises(UsageError, match="4 channels"):
+        stretched(torch.zeros(1, 4, 2, 2))
+
+
+def test_a_grey_network_gives_grey_tiles():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval()
+    images = torch.rand(12, 1, 9, 9)
+    top = deconvnet.scan(net, images, layers=["0"])
+    for one in gallery(net, top, "0", [0, 1], images):
+        assert one.reconstructions.shape[1:] == (3, 3, 3) and one.patches.shape[1:] == (3, 3, 3)
+        assert np.array_equal(one.reconstructions[:, 0], one.reconstructions[:, 2])
+
+
+def test_the_callers_own_inverse_goes_first(net, views, top):
+    one, = gallery(net, top, "conv1", [0], views, inverse=lambda x: np.full((len(x), SIZE, SIZE, 3), 7, np.uint8))
+    assert set(np.unique(one.patches)) <= {7, 128}
+
+
+# ---- units by name ----
+
+
+@pytest.mark.parametrize(("text", "units"), [
+    ("3", [3]), ("3,17,90-95", [3, 17, 90, 91, 92, 93, 94, 95]), (" 5 , 4-4 ", [5, 4]), ("7,3-8", [7, 3, 4, 5, 6, 8]),
+    ("0-95", list(range(96)))])
+def test_units_are_numbers_and_ranges_each_once_in_their_order(text, units):
+    assert parse_units(text, 96) == units
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("", "numbers and ranges"), ("a", "'a'"), ("1,,2", "numbers and ranges"), ("-1", "numbers and ranges"),
+    ("1-", "numbers and ranges"), ("1-2-3", "numbers and ranges"), ("1.5", "numbers and ranges"), ("²", "numbers"),
+    ("96", "no unit 96: it has 96, 0 to 95"), ("90-96", "no unit 96"), ("9-3", "backwards: 3-9"),
+    ("0-999999999", "no unit 999999999"), ("9" * 5000, "numbers and ranges")])
+def test_units_that_make_no_sense_are_refused_with_what_there_is(text, words):
+    with pytest.raises(UsageError, match=words):
+        parse_units(text, 96)
+
+
+def test_the_name_of_the_package_is_the_function():
+    assert deconvnet.gallery is gallery and deconvnet.Gallery is Gallery
+    assert issubclass(UnreadableImage, DeconvnetError)
