@@ -252,6 +252,11 @@ class Images(Dataset):
     labels: list[int]
     classes: list[str]
 
+    @property
+    def manifest(self) -> str:
+        """SHA-256 (hex) by which this set of images is known."""
+        raise NotImplementedError
+
     def view(self, index: int) -> Image.Image:
         """What the network sees of one image, as a PIL picture. Raises UnreadableImage."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,15 @@ _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").pare
 _SIZES = {"alexnet": 227, "alexnet_dense": 227}  # pixels; 224 for everything else
 
 
-def load_model(name: str, weights: str | Path | None = None) -> nn.Module:
+class Network(nn.Module):
+    """What ``load_model`` gives: the module that was asked for, with these attributes."""
+
+    layers: list[str]
+    classes: list[str]
+    preprocess: Preprocess
+
+
+def load_model(name: str, weights: str | Path | None = None) -> Network:
     """A network in evaluation mode, with ``.layers``, ``.classes`` and ``.preprocess(image)`` → (3, H, W).
 
     Args:
@@ -47,7 +55,7 @@ def load_model(name: str, weights: str | Path | None = None) -> nn.Module:
     _set_default(net, "layers", [path for path, module in net.named_modules() if path and not any(module.children())])
     _set_default(net, "classes", card.get("classes", []))
     _set_default(net, "preprocess", Preprocess(**card["preprocess"]) if "preprocess" in card else default)
-    return net.eval()
+    return cast(Network, net.eval())
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -2,38 +2,37 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from torch import nn
 
 from .errors import DeconvnetError, UsageError
 from .images import Images, Preprocess, decoder, open_images
-from .network import fingerprint, load_model
+from .network import Network, fingerprint, load_model
 from .places import recall, remember
 
 
-def provenance(command: str, settings: Mapping[str, Any], net: nn.Module, dataset: Images, model: str,
+def provenance(command: str, settings: Mapping[str, Any], net: Network, dataset: Images, model: str,
                weights: str | None, images: str) -> dict[str, Any]:
     """Everything that a result depends on, as data for JSON.
 
-    ``settings`` are the options of the command that bear on the result. Of ``model``, ``weights`` and ``images``, as the
-    user named them, only the last part of a path is kept; ``reopen`` finds them again by their hashes.
+    ``settings`` are the options of the command that bear on the result. Of ``model``, ``weights`` and ``images``, as
+    the user named them, only the last part of a path is kept; ``reopen`` finds them again by their hashes.
     """
     names = {"model": _name(model), "weights": weights and _name(weights), "images": _name(images)}
     words = {"model": names["model"], "weights": names["weights"], "images": names["images"], **settings}
     options = (f"--{key.replace('_', '-')} {value}" for key, value in words.items() if value is not None)
-    preprocess = net.preprocess
+    preprocess: Any = net.preprocess  # a network of one's own may bring something else
     return {
         "command": f"deconvnet {command} {' '.join(options)}",
         "settings": dict(settings),
         **names,
         "weights_sha256": fingerprint(net),
         "images_sha256": dataset.manifest,
-        "preprocess": asdict(preprocess) if is_dataclass(preprocess) else repr(preprocess),  # type: ignore[arg-type]
+        "preprocess": asdict(preprocess) if isinstance(preprocess, Preprocess) else repr(preprocess),
         "decoder": decoder(),
         "versions": {name: _version(name) for name in ("deconvnet", "torch", "numpy")}
         | {"python": platform.python_version()},
@@ -50,7 +49,7 @@ def note_places(origin: Mapping[str, Any], model: str, weights: str | None, imag
 
 
 def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | None = None,
-           images: str | None = None) -> tuple[nn.Module, Images]:
+           images: str | None = None) -> tuple[Network, Images]:
     """The network and the images that a result was made from, where the user says or where they were noted.
 
     Raises UsageError where something cannot be found, with the option that says where it is, and DeconvnetError where

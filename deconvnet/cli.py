@@ -1,0 +1,352 @@
+"""The command line: what is parsed, printed and written. ``deconvnet --help`` lists the commands.
+
+Nothing heavy is imported until a command runs, so that help answers at once.
+"""
+
+import re
+import sys
+import tempfile
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from .errors import DeconvnetError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .describe import Layer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and gives its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    words = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word)
+             for word in (sys.argv[1:] if arguments is None else arguments)]
+    debug = "--debug" in words
+    try:
+        command, options = _parse([word for word in words if word != "--debug"])
+        command(**options)
+        return 0
+    except KeyboardInterrupt:
+        return _complain("Interrupted. The same command again goes on where it can.", 130)
+    except (DeconvnetError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        message = str(error) or type(error).__name__
+        return _complain(message, 2 if isinstance(error, UsageError) else 1)
+
+
+# ---- the commands ----
+
+def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
+    """The paper's Figure 2 for the ZFNet that ships, on scikit-image's photographs: offline, about a minute.
+
+    Scans some hundreds of views of the photographs, and draws for each of the five layers the nine strongest
+    activations of some units: their reconstructions on the left, the image patches that caused them on the right. The
+    scan is kept beside the sheets: deconvnet gallery OUT/scan.safetensors --out DIR draws other units.
+
+    Args:
+        out: folder for the sheets (PNG and PDF), the scan, and the numbers behind them.
+        seed: of the random choice of units.
+    """
+    folder = _writable_folder(out)
+    run_scan("zfnet", "builtin:photographs-apart", str(folder / "scan.safetensors"), "demo",
+             layers="conv1,conv2,conv3,conv4,conv5")
+    run_gallery(str(folder / "scan.safetensors"), str(folder), seed=seed)
+
+
+def run_describe(model: str, weights: str | None = None, size: int | None = None) -> None:
+    """What a network is made of: maps, kernels, receptive fields, and whether each layer can be mirrored.
+
+    The receptive field of the unit at (i, j) begins at start + (i, j)·stride, in pixels; a negative start lies in the
+    padding. A layer that cannot be mirrored is listed below the table, with the reason and the remedy.
+
+    Args:
+        model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
+        weights: demo, or a .safetensors, .pt or .pth file. The geometry is the same without.
+        size: height and width of the images, in pixels; by default what the network's preprocessing makes.
+    """
+    from .describe import describe
+    from .network import load_model
+
+    net = load_model(model, weights)
+    side = size or net.preprocess.size
+    layers = describe(net, (side, side))
+    total = sum(p.numel() for p in net.parameters())
+    heads = ("layer", "kind", "units", "map", "kernel", "stride", "padding", "field", "every", "from", "parameters",
+             "mirrored")
+    _print_table(f"{model} on {side}×{side} pixels: {total:,} parameters", heads, [_row(layer) for layer in layers])
+    obstacles = list(dict.fromkeys(layer.obstacle for layer in layers if layer.obstacle))
+    for obstacle in obstacles[:3]:
+        print(obstacle)
+    if obstacles[3:]:
+        print(f"… and {len(obstacles) - 3} more such calls")
+
+
+def run_scan(model: str, images: str, out: str, weights: str | None = None, layers: str | None = None, top: int = 9,
+             per_image: int = 1, batch_size: int = 32, workers: int = 0, device: str = "auto",
+             strict: bool = False) -> None:
+    """The strongest activations of every unit, over any number of images, in one pass and constant memory.
+
+    Also which units never fire, which fire for everything and, where there are classes, which prefer one. The same
+    command again goes on where an earlier one was cut off. Then: deconvnet gallery FILE --out DIR
+
+    Args:
+        model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
+        images: a folder of images, with a subfolder for each class or without; or builtin:photographs.
+        out: the file to write, ending in .safetensors.
+        weights: demo, or a .safetensors, .pt or .pth file. Without, our networks are random.
+        layers: names with commas between (deconvnet describe MODEL lists them). Default: all convolutions and
+            fully connected layers.
+        top: how many activations of each unit to keep; the paper shows 9.
+        per_image: how many of them may come from one image; the paper's way is 1.
+        batch_size: images that go through the network together; fewer take less memory.
+        workers: processes that decode images; 0 decodes between the batches.
+        device: cpu, cuda, or auto: cuda where there is one.
+        strict: stop at the first image that cannot be read, instead of skipping and naming it.
+    """
+    from .images import open_images
+    from .network import load_model
+    from .provenance import note_places, provenance
+    from .report import summarise
+    from .scan import scan
+
+    file = _writable_file(out)
+    net = load_model(model, weights)
+    dataset = open_images(images, net.preprocess)
+    settings = {"layers": layers, "top": top, "per_image": per_image, "batch_size": batch_size}
+    origin = provenance("scan", settings, net, dataset, model, weights, images)
+    found = scan(net, dataset, layers=layers.split(",") if layers else None, k=top, per_image=per_image,
+                 batch_size=batch_size, workers=workers, device=_device(device), strict=strict, progress=True,
+                 checkpoint=file.with_name(file.name + ".partial"), provenance=origin)
+    found.save(file)
+    note_places(origin, model, weights, images)
+    _print_table(f"{found.count:,} images", ("layer", "units", "dead", "fire for everything", "most selective"),
+                 summarise(found))
+    for name, reason in found.skipped:
+        print(f"skipped: {name!r}: {reason}")
+    if found.skipped:
+        print(f"{len(found.skipped):,} of {found.count + len(found.skipped):,} images could not be read")
+    print(f"Now: deconvnet gallery {file} --out DIR")
+
+
+def run_gallery(file: str, out: str, layers: str | None = None, units: str | None = None, random: int | None = None,
+                seed: int = 0, method: str = "deconvnet", unpool: str = "switches",
+                contrast: Literal["unit", "tile", "layer"] = "unit", tile: int = 80, zoom: int = 1,
+                model: str | None = None, weights: str | None = None, images: str | None = None) -> None:
+    """Draws what a scan found: for each unit its reconstructions beside the patches that caused them.
+
+    One sheet for each layer, laid out as the paper's Figure 2, as PNG and as PDF; all layers on one page where there
+    are five; a sheet of its own for every unit that --units names; and the numbers behind them in gallery.json and
+    units.csv, which lists every unit: its strongest activation, the share of images in which it fires, whether it is
+    dead, and the class that it prefers.
+
+    Args:
+        file: a scan, as deconvnet scan writes it.
+        out: folder for the sheets.
+        layers: names with commas between. Default: the scan's convolutions.
+        units: such as 3,17,90-95 (of every layer), or conv5:147,conv3:5-9.
+        random: how many units of each layer to draw at random, of those that fire. Default: as many as the paper shows.
+        seed: of the random choice.
+        method: deconvnet, gradient or guided.
+        unpool: by the switches, or to the center of each pooling window.
+        contrast: one scale for each unit, tile, or layer.
+        tile: pixels on the longer side of a tile in the sheets of layers, at most.
+        zoom: size of a pixel in the sheets of single units.
+        model: where the network's code lies now, if it is no longer where the scan was made.
+        weights: where its weights lie now.
+        images: where the images lie now.
+    """
+    from . import report
+    from .gallery import gallery
+    from .provenance import reopen
+    from .scan import read_scan
+
+    folder = _writable_folder(out)
+    top = read_scan(file)
+    chosen = report.choose_units(top, layers.split(",") if layers else None, units, random, seed)
+    net, dataset = reopen(top.provenance, model, weights, images)
+    drawn = {layer: list(gallery(net, top, layer, numbers, dataset, method=method, unpool=unpool, progress=True))
+             for layer, numbers in chosen.items()}
+    settings = {"method": method, "unpool": unpool, "contrast": contrast, "seed": seed}
+    origin = {**top.provenance, "gallery": settings}
+    report.write_sheets(folder, net, drawn, origin, contrast, tile)
+    if units:
+        report.write_unit_sheets(folder, drawn, origin, contrast, zoom)
+    report.write_numbers(folder, top, drawn, origin)
+    print(f"Sheets and numbers are in {folder}")
+
+
+def run_train(config: str, out: str | None = None) -> None:
+    """Trains a network by a recipe. The same command again goes on from the last epoch.
+
+    Args:
+        config: a YAML file such as those in configs/train; unknown keys are errors.
+        out: folder for checkpoints, log and weights. Default: runs/ and the name of the configuration.
+    """
+    from .config import load
+    from .training import Recipe, train
+
+    recipe = load(Path(config), Recipe)
+    train(recipe, _writable_folder(out or f"runs/{Path(config).stem}"))
+
+
+# ---- parsing ----
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": run_demo, "describe": run_describe, "scan": run_scan, "gallery": run_gallery, "train": run_train,
+}
+_POSITIONAL = {"describe": ["model"], "gallery": ["file"]}
+_ABOUT = """See what every unit of a convolutional network has learned: the nine strongest activations of each feature
+map, projected back to pixels, beside the image patches that caused them (Zeiler and Fergus 2014).
+
+Begin with: deconvnet demo"""
+
+
+class _Parser(ArgumentParser):
+    """A parser whose help spells --batch-size with dashes; both spellings are taken."""
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help text."""
+        return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), super().format_help(*args, **kwargs))
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Help that keeps the paragraphs of a description."""
+
+
+def _parse(words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
+    """The command and its options. Defaults < --config file < command line."""
+    command = words[0] if words and words[0] in _COMMANDS else ""
+    parser = _parser(command, _file_options(command, words) if command else {})
+    if not words:
+        parser.print_help()
+        raise SystemExit(2)
+    try:
+        parsed = parser.parse_args(words)
+    except ArgumentError as error:
+        raise UsageError(_explain(str(error), command)) from error
+    options = vars(parsed[parsed.command])
+    return _COMMANDS[parsed.command], {p: options[p] for p in signature(_COMMANDS[parsed.command]).parameters}
+
+
+def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
+    """The parser of all commands, in which the chosen one has some other defaults."""
+    parser = _Parser(prog="deconvnet", version=version("deconvnet"), description=_ABOUT,
+                            formatter_class=_HelpFormatter, exit_on_error=False)
+    commands = parser.add_subcommands(dest="command")
+    for name, command in _COMMANDS.items():
+        text = parse_docstring(command.__doc__ or "")
+        helps = {p.arg_name: p.description or "" for p in text.params}
+        sub = _Parser(description=f"{text.short_description}\n\n{text.long_description or ''}",
+                             formatter_class=_HelpFormatter, exit_on_error=False)
+        flags = [p.name for p in signature(command).parameters.values() if p.default is False]
+        by_hand: set[str | int] = {*flags, *_POSITIONAL.get(name, [])}
+        for positional in _POSITIONAL.get(name, []):
+            sub.add_argument(positional, type=str, help=helps[positional])
+        sub.add_function_arguments(command, as_group=False, skip=by_hand)
+        for flag in flags:
+            sub.add_argument(f"--{flag}", action="store_true", help=helps[flag])
+        if name != "train":  # whose configuration is a recipe
+            sub.add_argument("--config", type=str, help="YAML file with any of these options; words here go first")
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == chosen:
+            sub.set_defaults(defaults)
+        commands.add_subcommand(name, sub, help=text.short_description)
+    return parser
+
+
+def _file_options(command: str, words: list[str]) -> dict[str, Any]:
+    """The options in the file after --config, if there is one, checked against those of the command."""
+    if command == "train" or "--config" not in words[:-1]:
+        return {}
+    from pydantic import ConfigDict, create_model
+
+    from .config import load
+
+    fields: Any = {p.name: (p.annotation, None) for p in signature(_COMMANDS[command]).parameters.values()}
+    options = create_model(f"deconvnet {command}", __config__=ConfigDict(extra="forbid"), **fields)
+    return load(words[words.index("--config") + 1], options).model_dump(exclude_unset=True)
+
+
+def _explain(message: str, command: str) -> str:
+    """A parser's message, with what comes nearest to a word that it does not know."""
+    unknown = re.search(r"(?:unrecognized arguments:|invalid choice:) '?([\w-]+)", message)
+    known = [f"--{name}" for name in signature(_COMMANDS[command]).parameters] if command else list(_COMMANDS)
+    near = get_close_matches(unknown[1], known, n=1) if unknown else []
+    message = message.replace(f"{command}.", "") if command else message
+    return message + (f" Did you mean {near[0]}?" if near else "") + f"\nSee: deconvnet {command} --help"
+
+
+# ---- printing ----
+
+def _complain(message: str, code: int) -> int:
+    """Prints an error, without a traceback, and gives the exit code."""
+    print(f"deconvnet: {message}", file=sys.stderr)
+    return code
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table, markup=False)
+
+
+def _row(layer: "Layer") -> list[str]:
+    """A layer as a row of the table of ``describe``."""
+    slide, field = layer.slide, layer.field
+    return [layer.name, layer.kind, f"{layer.units:,}", _by(layer.size),
+            *(map(_by, (slide.kernel, slide.stride, slide.padding)) if slide else ("", "", "")),
+            *(map(_by, (field.size, field.stride, field.start)) if field else ("", "", "")),
+            f"{layer.parameters:,}" if layer.parameters else "", "no" if layer.obstacle else "yes"]
+
+
+def _by(pair: Sequence[int]) -> str:
+    """(7, 7) as 7, (7, 5) as 7×5."""
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}×{pair[1]}"
+
+
+# ---- places to write ----
+
+def _writable_folder(path: str | Path) -> Path:
+    """The folder, made if need be. DeconvnetError, before any work, where nothing can be written in it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise DeconvnetError(f"Cannot write in {folder}: {error.strerror}. Choose another with --out.") from error
+
+
+def _writable_file(path: str | Path) -> Path:
+    """The file's path, when it can be written. DeconvnetError or UsageError, before any work, where it cannot."""
+    file = Path(path)
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
+    _writable_folder(file.parent)
+    return file
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

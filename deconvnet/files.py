@@ -1,0 +1,25 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+from .errors import DeconvnetError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Puts the whole content under its final name, or nothing: written beside, flushed to the disk, then renamed.
+
+    Raises DeconvnetError, naming the file, where that is not possible; what was there before is then still there.
+    """
+    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    try:
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise DeconvnetError(f"{path} cannot be written: {error.strerror or error}") from error

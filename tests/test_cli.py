@@ -1,0 +1,233 @@
+"""The command line, as a user meets it: through its words, its exit codes and the files that it leaves."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import deconvnet
+from deconvnet.cli import main
+
+SOURCE = """
+from collections import OrderedDict
+import torch
+from torch import nn
+from deconvnet.images import Preprocess
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(OrderedDict(
+        conv1=nn.Conv2d(3, 6, 5, 2), relu1=nn.ReLU(), pool1=nn.MaxPool2d(3, 2, ceil_mode=True),
+        conv2=nn.Conv2d(6, 12, 3, padding=1), relu2=nn.ReLU(), flatten=nn.Flatten(), fc=nn.LazyLinear(4)))
+    net(torch.zeros(1, 3, 32, 32))
+    net.preprocess = Preprocess(32, 32)
+    return net
+
+def sigmoid():
+    net = build()
+    net.relu1 = nn.Sigmoid()
+    return net
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a network of one's own and twelve images of two classes, one of them damaged."""
+    (tmp_path / "mine.py").write_text(SOURCE)
+    noise = np.random.default_rng(0)
+    for n in range(12):
+        folder = tmp_path / "photos" / ("cat" if n % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{n:02d}.png")
+    (tmp_path / "photos" / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def scan(*more):
+    return main(["scan", "--model", "mine.py:build", "--images", "photos", "--out", "out/top.safetensors", *more])
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from deconvnet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.rstrip().endswith("False") and "deconvnet demo" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "describe", "scan", "gallery", "train"])
+def test_every_command_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(type: " in text and "batch_size" not in text
+
+
+@pytest.mark.parametrize("words, says", [
+    ([], ""),
+    (["descrbe"], "Did you mean describe?"),
+    (["scan", "--modl", "x"], "Did you mean --model?"),
+    (["scan", "--model", "x"], "required: images, out"),
+    (["scan", "--model", "zfnet", "--images", "x", "--out", "y", "--top", "many"], "top"),
+    (["describe", "zfnte"], "Did you mean 'zfnet'?"),
+    (["gallery", "x", "--out", "y", "--contrast", "loud"], "contrast"),
+])
+def test_wrong_usage_is_2_and_says_what_is_right(words, says, capsys):
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error
+
+
+def test_describe_prints_the_papers_sizes(capsys):
+    assert main(["describe", "zfnet"]) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert rows["conv2"][1:] == ["Conv2d", "256", "26", "5", "2", "0", "27", "8", "-1", "614,656", "yes"]
+    assert rows["conv5"][7:10] == ["139", "16", "-49"]
+    assert "62,357,608" in " ".join(rows["zfnet"])
+
+
+def test_describe_says_what_cannot_be_mirrored(place, capsys):
+    assert main(["describe", "mine.py:sigmoid"]) == 0
+    out = capsys.readouterr().out
+    assert "sigmoid in relu1" in out and "no rule" in out
+    rows = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line.split()}
+    assert rows["conv1"] == "yes" and rows["conv2"] == "no"
+
+
+def test_scan_then_gallery(place, capsys):
+    assert scan("--layers", "conv1,conv2", "--top", "4") == 0
+    said = capsys.readouterr().out
+    assert "cat/broken.jpg" in said and "1 of 13 images could not be read" in said
+    top = deconvnet.read_scan("out/top.safetensors")
+    assert top["conv2"].values.shape == (12, 4) and len(top.files) == 13 and top.classes == ["cat", "dog"]
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv2:3,conv1:0-1"]) == 0
+    made = {p.name for p in (place / "sheets").iterdir()}
+    assert made >= {"conv1.png", "conv1.pdf", "conv2.png", "conv2_3.png", "conv1_1.pdf", "gallery.json", "units.csv"}
+    numbers = json.loads((place / "sheets/gallery.json").read_text())
+    assert [u["unit"] for u in numbers["units"]] == ["conv2:3", "conv1:0", "conv1:1"]
+    unit = numbers["units"][0]
+    assert unit["activations"] == pytest.approx(top["conv2"].values[3].tolist(), rel=1e-5)
+    assert unit["boxes"][0][1][0] - unit["boxes"][0][0][0] == top_field(place)
+    rows = list(csv.DictReader((place / "sheets/units.csv").read_text().splitlines()))
+    assert len(rows) == 18 and rows[0]["unit"] == "conv1:0"
+
+
+def top_field(place):
+    return deconvnet.receptive_field(deconvnet.load_model("mine.py:build"), "conv2", (32, 32)).size[0]
+
+
+def test_no_output_holds_a_path(place):
+    assert main(["scan", "--model", f"{place}/mine.py:build", "--images", str(place / "photos"), "--out",
+                 str(place / "out/top.safetensors")]) == 0
+    assert main(["gallery", str(place / "out/top.safetensors"), "--out", str(place / "out")]) == 0
+    for file in (place / "out").iterdir():
+        assert str(place).encode() not in file.read_bytes(), file.name
+
+
+def test_a_gallery_finds_images_that_have_moved_when_told(place, capsys):
+    assert scan() == 0
+    (place / "photos").rename(place / "elsewhere")
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets"]) == 2
+    assert "add --images" in capsys.readouterr().err
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--images", "elsewhere"]) == 0
+
+
+def test_a_gallery_of_other_images_or_weights_is_refused(place, capsys):
+    assert scan() == 0
+    (place / "photos/dog/00.png").unlink()
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets"]) == 1
+    assert "not those of the scan" in capsys.readouterr().err
+    (place / "mine.py").write_text(SOURCE.replace("manual_seed(0)", "manual_seed(1)"))
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets"]) == 1
+    assert "weights" in capsys.readouterr().err
+
+
+def test_strict_stops_at_the_first_image_that_cannot_be_read(place, capsys):
+    assert scan("--strict") == 1
+    assert "cat/broken.jpg" in capsys.readouterr().err
+    assert not (place / "out/top.safetensors").exists()
+
+
+@pytest.mark.parametrize("words, says", [(["--layers", "conv9"], "conv1"), (["--top", "0"], "k")])
+def test_a_scan_of_what_does_not_exist(place, capsys, words, says):
+    assert scan(*words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_folder_without_images(place, capsys):
+    (place / "empty").mkdir()
+    assert main(["scan", "--model", "mine.py:build", "--images", "empty", "--out", "top.safetensors"]) == 2
+    assert "no images in empty" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(place, capsys, monkeypatch):
+    (place / "file").write_text("in the way")
+    monkeypatch.setattr("deconvnet.network.load_model", lambda *_: pytest.fail("the work began"))
+    assert main(["scan", "--model", "mine.py:build", "--images", "photos", "--out", "file/top.safetensors"]) == 1
+    assert "Cannot write in file" in capsys.readouterr().err
+
+
+def test_a_network_that_cannot_be_mirrored_is_refused_before_any_picture(place, capsys):
+    words = ["scan", "--model", "mine.py:sigmoid", "--images", "photos", "--out", "top.safetensors", "--layers", "conv2"]
+    assert main(words) == 0
+    assert main(["gallery", "top.safetensors", "--out", "sheets"]) == 1
+    assert "sigmoid in relu1" in capsys.readouterr().err
+    assert not list((place / "sheets").iterdir())
+
+
+def test_options_from_a_file_and_from_the_line(place):
+    (place / "scan.yaml").write_text("model: mine.py:build\nimages: photos\nout: top.safetensors\ntop: 3\nlayers: conv1")
+    assert main(["scan", "--config", "scan.yaml", "--top", "2"]) == 0
+    top = deconvnet.read_scan("top.safetensors")
+    assert list(top) == ["conv1"] and top["conv1"].values.shape == (6, 2)
+
+
+@pytest.mark.parametrize("text, says", [
+    ("modell: zfnet", "did you mean model"), ("top: many", "top"), ("top: 1\ntop: 2", "top is there twice"),
+])
+def test_a_wrong_key_is_named_with_its_file(place, capsys, text, says):
+    (place / "scan.yaml").write_text(text)
+    assert main(["scan", "--config", "scan.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "scan.yaml" in error and says in error
+
+
+def test_ctrl_c_is_130_and_the_same_command_goes_on(place, capsys, monkeypatch):
+    import deconvnet.scan  # noqa: F401  (the module, not the function of the same name)
+
+    module = sys.modules["deconvnet.scan"]
+    whole, calls = module.TopK.keep, []
+
+    def interrupted(self, found):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(self, found)
+
+    assert scan("--batch-size", "4", "--layers", "conv1") == 0
+    expected = (place / "out/top.safetensors").read_bytes()
+    (place / "out/top.safetensors").unlink()
+    monkeypatch.setattr(module.TopK, "keep", interrupted)
+    assert scan("--batch-size", "4", "--layers", "conv1") == 130
+    assert "same command again" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    assert scan("--batch-size", "4", "--layers", "conv1") == 0
+    assert (place / "out/top.safetensors").read_bytes() == expected
+
+
+def test_debug_shows_where_an_error_came_from(place):
+    with pytest.raises(deconvnet.DeconvnetError):
+        main(["describe", "nothing", "--debug"])
