@@ -19,7 +19,8 @@ class ZFNet(nn.Sequential):
         widths: feature maps of conv1 … conv5; ``(96, 256, 512, 1024, 512)`` is the paper's wide variant.
         hidden: units of fc6 and fc7.
         norm: with contrast normalisation (the paper's) or without.
-        batch_norm: a BatchNorm2d after every convolution, for training only; ``fold`` removes it. Not in the paper.
+        batch_norm: batch normalisation after conv1 … conv5, fc6 and fc7 (layers bn1 … bn7), for training only:
+            ``deconvnet.training.fold`` removes it. Not in the paper.
 
     Takes (N, 3, 224, 224), mean-subtracted; gives class scores (N, classes), before the softmax.
     """
@@ -49,7 +50,7 @@ class ZFNet(nn.Sequential):
         convolution(4, three, four, 3, 1, 1)   # (N, 384, 13, 13)
         convolution(5, four, five, 3, 1, 1)    # (N, 256, 13, 13)
         layers["pool5"] = nn.MaxPool2d(3, 2, ceil_mode=True)  # (N, 256, 6, 6)
-        layers.update(classifier(five * 6 * 6, hidden, classes))
+        layers.update(classifier(five * 6 * 6, hidden, classes, batch_norm))
         super().__init__(layers)
 
 
@@ -75,12 +76,16 @@ class ContrastNorm(nn.LocalResponseNorm):
         return x * root * torch.sqrt(root)                                         # x · s^-3/4
 
 
-def classifier(inputs: int, hidden: Sequence[int], classes: int) -> OrderedDict[str, nn.Module]:
+def classifier(inputs: int, hidden: Sequence[int], classes: int,
+               batch_norm: bool = False) -> OrderedDict[str, nn.Module]:
     """Layers flatten, fc6 … fc8: two hidden layers with ReLU and dropout 0.5, then the class scores."""
-    six, seven = hidden
-    return OrderedDict(
-        flatten=nn.Flatten(),
-        fc6=nn.Linear(inputs, six), relu6=nn.ReLU(inplace=True), drop6=nn.Dropout(0.5),
-        fc7=nn.Linear(six, seven), relu7=nn.ReLU(inplace=True), drop7=nn.Dropout(0.5),
-        fc8=nn.Linear(seven, classes),
-    )
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    for n, width in zip((6, 7), hidden, strict=True):
+        layers[f"fc{n}"] = nn.Linear(inputs, width)
+        if batch_norm:
+            layers[f"bn{n}"] = nn.BatchNorm1d(width)
+        layers[f"relu{n}"] = nn.ReLU(inplace=True)
+        layers[f"drop{n}"] = nn.Dropout(0.5)
+        inputs = width
+    layers["fc8"] = nn.Linear(inputs, classes)
+    return layers
