@@ -1,0 +1,65 @@
+"""A network trained on ImageNet by others, on real photographs; skipped where the data is not at hand."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from squeezenet import DATA
+
+import deconvnet
+
+pytestmark = pytest.mark.skipif(not (DATA / "squeezenet").is_dir() or not (DATA / "caltech101").is_dir(),
+                                reason="needs SqueezeNet and Caltech-101 beside the checkout")
+LAYERS = ["conv1", "fire4_expand", "fire9_expand"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Up to twelve natural-looking photographs of every fourth class; drawings and cut-outs excite every edge."""
+    root, place = DATA / "caltech101", tmp_path_factory.mktemp("caltech")
+    with (root / "index.csv").open(newline="") as index:
+        rows = [row for row in csv.DictReader(index) if row["gray"] == "0"
+                and int(row["black_corners"]) < 2 and int(row["white_corners"]) < 3]
+    for name in sorted({row["class"] for row in rows})[::4]:
+        (place / name).mkdir()
+        for row in [row for row in rows if row["class"] == name][:12]:
+            (place / name / Path(row["path"]).name).symlink_to(root / row["path"])
+    net = deconvnet.load_model(f"{Path(__file__).parent / 'squeezenet.py'}:build")
+    images = deconvnet.open_images(place, net.preprocess)
+    return net, images, deconvnet.scan(net, images, layers=LAYERS)
+
+
+def purity(top, layer):
+    """The mean share of the nine images that are of one class, over the fifty most class-selective units."""
+    units = top[layer].selectivity.argsort(descending=True)[:50]
+    labels = torch.tensor(top.labels)[top[layer].images[units]]              # (50, 9)
+    return float(np.mean([np.bincount(row).max() / 9 for row in labels.numpy()]))
+
+
+def test_deeper_layers_group_objects(found):
+    first, middle, last = (purity(found[2], layer) for layer in LAYERS)
+    assert last > middle > first and last > 1.4 * first, (first, middle, last)
+
+
+def test_first_layer_patches_look_like_their_filters(found):
+    net, images, top = found
+    matches = []
+    for unit in range(0, 96, 8):
+        (shown,) = deconvnet.gallery(net, top, "conv1", [unit], images)
+        weight = net.conv1.weight[unit].detach().numpy()                     # (3, 7, 7)
+        patches = shown.patches.transpose(0, 3, 1, 2).astype(float)          # (9, 3, 7, 7)
+        patches -= patches.mean((2, 3), keepdims=True)
+        weight = weight - weight.mean((1, 2), keepdims=True)
+        matches += [np.corrcoef(patch.ravel(), weight.ravel())[0, 1] for patch in patches]
+    assert np.median(matches) > 0.6
+
+
+def test_it_knows_what_it_sees(found):
+    net, images, _ = found
+    with torch.no_grad():
+        classes = [net.classes[int(net(images[n][0][None]).argmax())] for n, name in enumerate(images.files)
+                   if name.startswith(("flamingo/", "dalmatian/", "llama/"))]
+    right = sum(name in ("flamingo", "dalmatian", "llama") for name in classes)
+    assert right >= len(classes) / 4, classes  # of a thousand classes; its README states 52 % for those it shares
