@@ -35,10 +35,10 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     """A network in evaluation mode, with ``.layers``, ``.classes`` and ``.preprocess(image)`` → (3, H, W).
 
     Args:
-        name: ``zfnet``, ``zfnet_wide``, ``alexnet``, ``alexnet_dense``; ``torchvision:resnet18`` and so on; or one's own
+        name: ``zfnet``, ``zfnet_wide``, ``alexnet``, ``alexnet_dense``; ``torchvision:resnet18`` and so on; one's own
             as ``package.module:function`` or ``file.py:function``, where the function takes nothing and gives an
             ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept.
-        weights: ``demo`` for the weights that ship with zfnet; a ``.safetensors`` file, with a ``.json`` of the same
+        weights: ``demo`` for the weights that ship with zfnet; a ``.safetensors`` file, with a ``.json`` of that
             name beside it if there is one (classes, preprocessing, SHA-256); a ``.pt`` or ``.pth`` state dict, which is
             read without running code. None leaves what the network starts with: random numbers for ours.
 

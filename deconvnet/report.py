@@ -126,7 +126,7 @@ def _caption(origin: Mapping[str, Any]) -> str:
 
 
 def _numbers(one: Gallery) -> dict[str, Any]:
-    """A unit's activations: value, image, (y, x) on the map, and the half-open box [top left, bottom right] in pixels."""
+    """A unit's activations: value, image, (y, x) on the map, the half-open box [top left, bottom right] in pixels."""
     size = np.array(one.patches.shape[1:3])                                      # (2,)
     return {
         "unit": f"{one.layer}:{one.unit}",

@@ -180,15 +180,16 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(place, capsys, m
 
 
 def test_a_network_that_cannot_be_mirrored_is_refused_before_any_picture(place, capsys):
-    words = ["scan", "--model", "mine.py:sigmoid", "--images", "photos", "--out", "top.safetensors", "--layers", "conv2"]
-    assert main(words) == 0
+    words = ["--model", "mine.py:sigmoid", "--images", "photos", "--out", "top.safetensors", "--layers", "conv2"]
+    assert main(["scan", *words]) == 0
     assert main(["gallery", "top.safetensors", "--out", "sheets"]) == 1
     assert "sigmoid in relu1" in capsys.readouterr().err
     assert not list((place / "sheets").iterdir())
 
 
 def test_options_from_a_file_and_from_the_line(place):
-    (place / "scan.yaml").write_text("model: mine.py:build\nimages: photos\nout: top.safetensors\ntop: 3\nlayers: conv1")
+    options = ["model: mine.py:build", "images: photos", "out: top.safetensors", "top: 3", "layers: conv1"]
+    (place / "scan.yaml").write_text("\n".join(options))
     assert main(["scan", "--config", "scan.yaml", "--top", "2"]) == 0
     top = deconvnet.read_scan("top.safetensors")
     assert list(top) == ["conv1"] and top["conv1"].values.shape == (6, 2)

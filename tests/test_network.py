@@ -55,8 +55,10 @@ def test_a_network_keeps_what_its_author_set(source):
     assert deconvnet.load_model(f"{source}:named").classes == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("name, layer", [("torchvision:resnet18", "layer1.0.relu"), ("torchvision:googlenet", "conv1.conv"),
-                                         ("torch.nn:Identity", None), ("alexnet_dense", "norm1")])
+@pytest.mark.parametrize("name, layer", [
+    ("torchvision:resnet18", "layer1.0.relu"), ("torchvision:googlenet", "conv1.conv"), ("torch.nn:Identity", None),
+    ("alexnet_dense", "norm1"),
+])
 def test_networks_by_name(name, layer):
     net = deconvnet.load_model(name)
     assert not net.training and (layer is None or layer in net.layers)
@@ -68,7 +70,8 @@ def test_alexnet_sees_227_pixels():
 
 @pytest.mark.parametrize("name, words", [
     ("zfnt", "Did you mean 'zfnet'"), ("torchvision:resnet81", "resnet18"), ("torchvision:", "no model"),
-    ("nowhere.py:build", "no file"), ("no.such.module:build", "cannot be imported"), ("torch.nn:Linearr", "no function"),
+    ("nowhere.py:build", "no file"), ("no.such.module:build", "cannot be imported"),
+    ("torch.nn:Linearr", "no function"),
 ])
 def test_a_name_that_does_not_exist_says_what_does(name, words):
     with pytest.raises(UsageError, match=words):
