@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from .errors import DeconvnetError, UnreadableImage, UsageError
+from .files import write_whole
 from .tape import count_calls, resolve, watch
 from .topk import Found, NotFinite, TopK
 
@@ -229,7 +230,7 @@ class Scan(Mapping[str, LayerScan]):
 
         Raises DeconvnetError where that is not possible.
         """
-        _write(Path(path), _encode(self))
+        write_whole(Path(path), _encode(self))
 
     def _check_alike(self, other: "Scan") -> None:
         keys = ["k", "per_image", "files", "classes", "labels", "provenance"]
@@ -664,22 +665,6 @@ def _read(path: Path) -> bytes:
                              ) from error
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise DeconvnetError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
 # ---- going on after an interruption ----
 
 
@@ -741,7 +726,7 @@ class _Checkpoint:
 
     def _save(self, scan: Scan) -> None:
         if self.path is not None:
-            _write(self.path, _encode(scan, fingerprint=self.fingerprint))
+            write_whole(self.path, _encode(scan, fingerprint=self.fingerprint))
         self._saved, self._done = time.monotonic(), scan.count + len(scan.unreadable)
 
 
