@@ -157,7 +157,7 @@ class _Maker:
             return []
         batch = torch.stack(list(inputs.values()))                               # (n, 3, H, W)
         rows = {number: row for row, number in enumerate(inputs)}
-        tape = record(self.net, batch.to(*_place(self.net)))
+        tape = record(self.net, batch.to(*_place(self.net)), last=self.layer)
         p = project(tape, self.layer, [(rows[e.image], e.unit, e.y, e.x) for e in entries], method=self.method,
                     unpool=self.unpool)
         self._compare(entries, p.values.tolist())

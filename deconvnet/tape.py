@@ -6,7 +6,7 @@ five times. Values are numbered as they are made; 0 is the images.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import signature
@@ -80,8 +80,8 @@ class Tape:
         return as_map(value).clamp(min=0)
 
 
-def record(net: nn.Module, images: Tensor) -> Tape:
-    """The tape of one forward pass of ``images`` (N, C, H, W) through any network.
+def record(net: nn.Module, images: Tensor, last: str | None = None) -> Tape:
+    """The tape of one forward pass of ``images`` (N, C, H, W) through any network, as far as the layer ``last``.
 
     The network is left as it was found. Raises UsageError for images that are not such a batch and DeconvnetError,
     naming the layer, where a value is NaN or infinite.
@@ -90,8 +90,8 @@ def record(net: nn.Module, images: Tensor) -> Tape:
         raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}")
     with torch.inference_mode(False), torch.no_grad():  # in inference mode nobody counts what is written in place
         images = images.clone() if images.is_inference() else images
-        recorder = _Recorder(net, images)
-        with _buffers_kept(net), watch(net, recorder.leave, recorder.path), recorder:
+        recorder = _Recorder(net, images, last)
+        with suppress(_Enough), _buffers_kept(net), watch(net, recorder.leave, recorder.path), recorder:
             net(images)
     return Tape(recorder.calls, recorder.values, recorder.layers)
 
@@ -172,11 +172,16 @@ def as_map(value: Tensor) -> Tensor:
     return value if value.ndim == 4 else value.reshape(*value.shape[:2], 1, 1)
 
 
+class _Enough(Exception):
+    """The last layer that is wanted has been recorded: the rest of the network need not run."""
+
+
 class _Recorder(TorchFunctionMode):
     """Sees each functional call as the network makes it, numbers its values and keeps its switches."""
 
-    def __init__(self, net: nn.Module, images: Tensor) -> None:
+    def __init__(self, net: nn.Module, images: Tensor, last: str | None) -> None:
         super().__init__()
+        self.last = last
         self.calls: list[Call] = []
         self.values: list[Tensor] = []
         self.layers: dict[str, int] = {}
@@ -195,6 +200,8 @@ class _Recorder(TorchFunctionMode):
         else:
             self.values.append(output)
             self.layers[name] = len(self.values) - 1
+        if self.last in (name, f"{name}#1"):
+            raise _Enough
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
