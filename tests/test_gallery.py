@@ -251,6 +251,13 @@ def test_the_callers_own_inverse_goes_first(net, views, top):
     assert set(np.unique(one.patches)) <= {7, 128}
 
 
+def test_the_data_sets_own_preprocessing_goes_before_the_networks(views, top):
+    net = Small()
+    net.preprocess = Preprocess(SIZE, SIZE, mean=(0, 0, 0))  # it was scanned with another
+    one, = gallery(net, top, "conv1", [0], views)
+    assert np.array_equal(one.patches[0], cut(views.image(int(one.images[0])), one.origins[0], (5, 5)))
+
+
 # ---- units by name ----
 
 
