@@ -24,6 +24,15 @@ from deconvnet.scan import LayerScan, Scan, read_scan, scan
 from deconvnet.topk import TopK
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are slower with more threads, and much slower where the processor is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def identity(channels=3):
     """A network whose conv1 puts out the images: so the tests know the activations."""
     conv = nn.Conv2d(channels, channels, 1, bias=False)

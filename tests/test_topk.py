@@ -11,6 +11,16 @@ from oracles import sorted_activations
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.topk import NotFinite, TopK
 
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are slower with more threads, and much slower where the processor is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 sizes = st.integers(1, 4)
 
 
