@@ -365,8 +365,10 @@ def rewindow(signal: Signal, origin: Tensor, size: Pair) -> Signal:
         old = values.shape[2 + axis]
         first = shift[:, axis]
         if bool((first == first[0]).all()):  # one cut for all rows is much cheaper than a cut for each
-            left = int(first[0])
-            pads = [-left, left + size[axis] - old]
+            left, right = int(first[0]), int(first[0]) + size[axis]
+            if left >= old or right <= 0:  # nothing in common
+                left, right, values = 0, size[axis], torch.zeros_like(values)
+            pads = [-left, right - old]
             values = F.pad(values, pads if axis == 1 else [0, 0, *pads])
         else:
             cells = first[:, None] + torch.arange(size[axis], device=first.device)              # (n, size)

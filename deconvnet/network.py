@@ -40,7 +40,8 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
             ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept.
         weights: ``demo`` for the weights that ship with zfnet; a ``.safetensors`` file, with a ``.json`` of that
             name beside it if there is one (classes, preprocessing, SHA-256); a ``.pt`` or ``.pth`` state dict, which is
-            read without running code. None leaves what the network starts with: random numbers for ours.
+            read without running code. None leaves what the network starts with, for ours random numbers; they are drawn
+            from one seed, so that the same call gives the same network.
 
     ``.layers`` are the names of the modules without modules of their own, ``.classes`` the class names (empty if
     unknown). Raises UsageError for a name that does not exist, DeconvnetError for weights that do not fit, naming every
@@ -48,7 +49,9 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     """
     file = _weights_file(name, weights)
     card = _read_card(file) if file else {}
-    net = _build(name, card.get("arguments", {}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = _build(name, card.get("arguments", {}))
     if file:
         _load_weights(net, file)
     default = Preprocess(size=_SIZES.get(name, 224))

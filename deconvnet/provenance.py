@@ -61,7 +61,7 @@ def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | N
     net = load_model(model, weights)
     if fingerprint(net) != origin["weights_sha256"]:
         raise DeconvnetError(f"The weights of {_name(model)} are not those of the scan. "
-                             + ("They are random, anew each time: save them and scan with --weights."
+                             + ("If they are drawn anew each time, save them, and scan with --weights."
                                 if weights is None else "Say with --weights which file the scan was made with."))
     net.preprocess = Preprocess(**origin["preprocess"])
     dataset = open_images(images or "", net.preprocess)

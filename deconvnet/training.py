@@ -51,6 +51,7 @@ class Stage(Part):
 
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     size: Annotated[int, Field(ge=128, le=512, description="side of the views in pixels")] = 224
+    rate: Annotated[float, Field(gt=0, le=1, description="learning rate, as a share of the recipe's")] = 1
 
 
 class Recipe(Part):
@@ -71,7 +72,7 @@ class Recipe(Part):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (Stage(epochs=70),)
     batch: Annotated[int, Field(ge=1, le=4096)] = 128
     rate: Annotated[float, Field(gt=0, le=10, description="learning rate at its highest")] = 1e-2
-    schedule: Annotated[Literal["constant", "cosine"], Field(description="cosine falls to 0 at the end")] = "constant"
+    schedule: Annotated[Literal["constant", "cosine"], Field(description="cosine: to 0 in each stage")] = "constant"
     drops: Annotated[tuple[int, ...], Field(description="epochs from which the rate is a tenth of before")] = ()
     warmup: Annotated[int, Field(ge=0, description="steps in which the rate rises from 0")] = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -102,10 +103,15 @@ class Recipe(Part):
         """The epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
 
+    def stage(self, epoch: float) -> tuple[Stage, float]:
+        """The stage that an epoch lies in, counted from 0, and how much of it is over then (0..1)."""
+        ends = accumulate(stage.epochs for stage in self.stages)
+        return next((stage, 1 - (end - epoch) / stage.epochs)
+                    for stage, end in zip(self.stages, ends, strict=True) if epoch < end)
+
     def size(self, epoch: int) -> int:
         """The side of the views in an epoch, counted from 0."""
-        ends = accumulate(stage.epochs for stage in self.stages)
-        return next(stage.size for stage, end in zip(self.stages, ends, strict=True) if epoch < end)
+        return self.stage(epoch)[0].size
 
 
 # ---- pictures ----
@@ -281,8 +287,9 @@ def whitening(some: Tensor, share: float = 0.1) -> Tensor:
 def centroids(inputs: Tensor, shape: torch.Size, rounds: int = 25) -> Tensor:
     """Filters (units, 3, k, k) that natural patches gather around: spherical k-means in whitened patches.
 
-    They are edges and colours, found without a label (Coates and Ng 2012). Each is scaled to a response of deviation 1.
-    Raises UsageError where the inputs have fewer than ten patches a unit that are not flat.
+    They are edges and colours, found without a label (Coates and Ng 2012). Each is a centroid as it lies in whitened
+    space, which is smoother than the one that would whiten patches on the way, and is scaled to responses of deviation
+    1. Raises UsageError where the inputs have fewer than ten patches a unit that are not flat.
     """
     some = patches(inputs, shape[-1])
     if len(some) < 10 * shape[0]:
@@ -297,8 +304,7 @@ def centroids(inputs: Tensor, shape: torch.Size, rounds: int = 25) -> Tensor:
         few = torch.bincount(nearest[:, 0], minlength=shape[0]) < 10             # (units,): begin anew elsewhere
         drawn[few] = white[torch.randperm(len(white))[:int(few.sum())]]
         centres = F.normalize(drawn)
-    filters = centres @ transform
-    return (filters / (some @ filters.T).std(0)[:, None]).view(shape)
+    return (centres / (some @ centres.T).std(0)[:, None]).view(shape)
 
 
 def build(recipe: Recipe, classes: int, inputs: Tensor | None = None) -> ZFNet:
@@ -458,10 +464,11 @@ class Run:
 
     def rate(self, step: int) -> float:
         """The learning rate at a step, counted from the beginning of the run."""
-        recipe, whole = self.recipe, self.recipe.epochs * self.steps
-        rate = recipe.rate * min(1.0, (step + 1) / (recipe.warmup + 1))
+        recipe = self.recipe
+        stage, over = recipe.stage(step / self.steps)
+        rate = recipe.rate * stage.rate * min(1.0, (step + 1) / (recipe.warmup + 1))
         rate *= 0.1 ** sum(step >= drop * self.steps for drop in recipe.drops)
-        return rate * (0.5 + 0.5 * math.cos(math.pi * step / whole)) if recipe.schedule == "cosine" else rate
+        return rate * (0.5 + 0.5 * math.cos(math.pi * over)) if recipe.schedule == "cosine" else rate
 
     def epoch(self, progress: bool) -> dict[str, float]:
         """Mean loss and images per second of one more epoch."""

@@ -64,6 +64,12 @@ def test_networks_by_name(name, layer):
     assert not net.training and (layer is None or layer in net.layers)
 
 
+def test_without_weights_the_same_call_gives_the_same_network():
+    state = torch.get_rng_state()
+    assert fingerprint(deconvnet.load_model("zfnet")) == fingerprint(deconvnet.load_model("zfnet"))
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are the caller's"
+
+
 def test_alexnet_sees_227_pixels():
     assert deconvnet.load_model("alexnet").preprocess.size == 227
 
