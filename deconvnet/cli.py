@@ -177,9 +177,9 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
              for layer, numbers in chosen.items()}
     settings = {"method": method, "unpool": unpool, "contrast": contrast, "seed": seed}
     origin = {**top.provenance, "gallery": settings}
-    report.write_sheets(folder, net, drawn, origin, contrast, tile)
+    report.write_sheets(folder, net, drawn, origin, top.k, contrast, tile)
     if units:
-        report.write_unit_sheets(folder, drawn, origin, contrast, zoom)
+        report.write_unit_sheets(folder, drawn, origin, top.k, contrast, zoom)
     report.write_numbers(folder, top, drawn, origin)
     print(f"Sheets and numbers are in {folder}")
 

@@ -45,27 +45,27 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
 
 
 def write_sheets(folder: Path, net: nn.Module, galleries: Mapping[str, Sequence[Gallery]], origin: Mapping[str, Any],
-                 contrast: Contrast = "unit", tile: int = 80) -> None:
-    """Writes a sheet for each layer and, where there are the paper's five, the page of its Figure 2 as figure2."""
+                 k: int, contrast: Contrast = "unit", tile: int = 80) -> None:
+    """Writes a sheet for each layer, with k places per unit, and where there are five the paper's page as figure2."""
     filters = {layer: _filters(net, layer, shown) for layer, shown in galleries.items()}
     for layer, shown in galleries.items():
         if shown:
-            sheet = layer_sheet(shown, tile, contrast=contrast, filters=filters[layer],
-                                title=f"{layer}: {_caption(origin)}")
+            sheet = layer_sheet(shown, tile, k, contrast, filters[layer],
+                                f"{layer}: {_caption(origin)}")
             _write(folder, layer, sheet, origin)
     pages = list(galleries.values())
     if len(pages) == len(PAPER_MAPS) and all(pages):
         titles = [f"Layer {n}: {layer}" for n, layer in enumerate(galleries, 1)]
         first = filters[next(iter(galleries))]
-        _write(folder, "figure2", figure_2(pages, first, tile, contrast=contrast, titles=titles), origin)
+        _write(folder, "figure2", figure_2(pages, first, tile, k, contrast, titles), origin)
 
 
 def write_unit_sheets(folder: Path, galleries: Mapping[str, Sequence[Gallery]], origin: Mapping[str, Any],
-                      contrast: Contrast = "unit", zoom: int = 1) -> None:
+                      k: int, contrast: Contrast = "unit", zoom: int = 1) -> None:
     """Writes a sheet for each unit, as ``conv5_147``."""
     for layer, shown in galleries.items():
         for one in shown:
-            _write(folder, f"{layer}_{one.unit}", unit_sheet(one, zoom, contrast=contrast), origin)
+            _write(folder, f"{layer}_{one.unit}", unit_sheet(one, zoom, k, contrast), origin)
 
 
 def write_numbers(folder: Path, top: Scan, galleries: Mapping[str, Sequence[Gallery]],
