@@ -209,6 +209,16 @@ def test_the_ten_sub_crops_of_the_paper(tree: Path) -> None:
     assert seen == {view.contiguous().numpy().tobytes() for crop in crops for view in (crop, crop.flip(2))}
 
 
+def test_jitter_is_mild_and_different_for_each_image() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(40, 3, 5, 5)
+    assert torch.allclose(training.jitter(images, 0.0), images, atol=1e-6)
+    change = (training.jitter(images, 0.2) - images).abs().amax((1, 2, 3))
+    assert change.min() > 0.02 and change.max() < 0.6 and change.unique().numel() == 40
+    grey = torch.rand(40, 1, 5, 5).expand(-1, 3, -1, -1)
+    assert training.jitter(grey, 0.2).std(1).mean() > 0.005  # the balance of colours moves too
+
+
 def test_evaluate_is_the_mean_over_classes(tree: Path) -> None:
     class Brightest(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -335,14 +345,15 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_images_are_read(tmp_
 def test_the_rate_follows_the_recipe(tree: Path) -> None:
     pictures = training.load(recipe(tree), progress=False)
 
-    def rates(**changes) -> list[float]:
-        run = training.Run(recipe(tree, stages=(Stage(epochs=4),), rate=1.0, **changes), pictures)
+    def rates(*stages: Stage, **changes) -> list[float]:
+        run = training.Run(recipe(tree, stages=stages or (Stage(epochs=4),), rate=1.0, **changes), pictures)
         assert run.steps == 2
         return [run.rate(step * run.steps) for step in range(4)]
 
     assert rates(schedule="constant") == [1, 1, 1, 1]
     assert rates(schedule="constant", drops=(2, 3)) == pytest.approx([1, 1, 0.1, 0.01])
     assert rates(schedule="cosine") == pytest.approx([1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5])
+    assert rates(Stage(epochs=2), Stage(epochs=2, rate=0.1), schedule="cosine") == pytest.approx([1, 0.5, 0.1, 0.05])
     assert rates(schedule="constant", warmup=1) == [0.5, 1, 1, 1]
 
 
