@@ -50,8 +50,7 @@ def write_sheets(folder: Path, net: nn.Module, galleries: Mapping[str, Sequence[
     filters = {layer: _filters(net, layer, shown) for layer, shown in galleries.items()}
     for layer, shown in galleries.items():
         if shown:
-            sheet = layer_sheet(shown, tile, k, contrast, filters[layer],
-                                f"{layer}: {_caption(origin)}")
+            sheet = layer_sheet(shown, tile, k, contrast, filters[layer], f"{layer}: {_caption(origin)}")
             _write(folder, layer, sheet, origin)
     pages = list(galleries.values())
     if len(pages) == len(PAPER_MAPS) and all(pages):
