@@ -93,7 +93,9 @@ class Recipe(Part):
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut views")] = 0
 
     @model_validator(mode="after")
-    def _ends_at_full_size(self) -> "Recipe":
+    def _is_possible(self) -> "Recipe":
+        if self.batch_norm and self.batch == 1:
+            raise ValueError("batch normalisation needs a batch of at least 2")
         if self.stages[-1].size != 224:
             raise ValueError(f"the last stage must have views of 224, the network's own; it has {self.stages[-1].size}")
         return self
@@ -160,6 +162,8 @@ def load(recipe: Recipe, progress: bool = True) -> Pictures:
                 picture = images.view(index)
         except UnreadableImage as error:
             pictures.skipped.append(str(error))
+            if progress:
+                tqdm.write(f"skipped {error}")
             continue
         share = SHORT_SIDE / min(picture.size)
         if share < 1:
@@ -400,7 +404,7 @@ def filter_statistics(weight: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def evaluate(net: nn.Module, held_out: list[tuple[Tensor, int]], preprocess: Preprocess,
              precision: str = "float32") -> dict[str, float]:
-    """Top-1 and top-5 accuracy on held-out pictures, each the mean over the classes, with the network in eval mode."""
+    """Top-1 and top-5 accuracy on held-out pictures, each the mean over the classes; empty where there are none."""
     training = net.training
     net.eval()
     try:
@@ -415,8 +419,8 @@ def evaluate(net: nn.Module, held_out: list[tuple[Tensor, int]], preprocess: Pre
                 hits.setdefault(label, []).append((row[0] == label, label in row))
     finally:
         net.train(training)
-    return {name: sum(sum(hit[k] for hit in of) / len(of) for of in hits.values()) / max(len(hits), 1)
-            for k, name in enumerate(("top1", "top5"))}
+    return {name: sum(sum(hit[k] for hit in of) / len(of) for of in hits.values()) / len(hits)
+            for k, name in enumerate(("top1", "top5")) if hits}
 
 
 def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
@@ -578,16 +582,18 @@ def train(recipe: Recipe, out: Path, progress: bool = True) -> dict[str, Any]:
         raise UsageError(f"cannot write to {out}: {error.strerror}") from error
     run = Run(recipe, load(recipe, progress))
     log = resume(run, out / "checkpoint.safetensors")
+    kept = run.done
     try:
         while run.done < recipe.epochs:
             log.append({"epoch": run.done + 1, "size": recipe.size(run.done), "rate": run.rate(run.done * run.steps),
                         **run.epoch(progress), **_measured(run)})
             save(run, out / "checkpoint.safetensors", log)
+            kept = run.done
             write_whole(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log).encode())
             tqdm.write(_line(log[-1], recipe)) if progress else None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped in epoch {run.done + 1} of {recipe.epochs}; "
-                                f"the same command goes on from the end of epoch {run.done}") from None
+        raise KeyboardInterrupt(f"stopped in epoch {kept + 1} of {recipe.epochs}; "
+                                f"the same command goes on from the end of epoch {kept}") from None
     return write_weights(run, out / "weights.safetensors")
 
 

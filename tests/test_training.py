@@ -230,6 +230,7 @@ def test_evaluate_is_the_mean_over_classes(tree: Path) -> None:
     held_out = [(colour(200, 0, 0), 0)] * 3 + [(colour(0, 200, 0), 0), (colour(0, 9, 0), 1), (colour(9, 0, 0), 2)]
     assert training.evaluate(Brightest().train(), held_out, Preprocess(std=(1, 1, 1), mean=(0, 0, 0))) == {
         "top1": pytest.approx((3 / 4 + 1 + 0) / 3), "top5": 1.0}
+    assert training.evaluate(Brightest(), [], Preprocess()) == {}
 
 
 # ---- a run ----
@@ -357,8 +358,10 @@ def test_the_rate_follows_the_recipe(tree: Path) -> None:
     assert rates(schedule="constant", warmup=1) == [0.5, 1, 1, 1]
 
 
-@pytest.mark.parametrize("wrong", [{"rate": 0}, {"stages": ()}, {"stages": ({"epochs": 3, "size": 128},)},
-                                   {"momentum": 1}, {"init": "xavier"}, {"ratee": 0.1}, {"min_area": float("nan")}])
+@pytest.mark.parametrize("wrong", [
+    {"rate": 0}, {"stages": ()}, {"stages": ({"epochs": 3, "size": 128},)}, {"momentum": 1}, {"init": "xavier"},
+    {"batch": 1, "batch_norm": True}, {"ratee": 0.1}, {"min_area": float("nan")},
+])
 def test_a_recipe_that_cannot_be_is_refused(tree: Path, wrong: dict) -> None:
     with pytest.raises(ValidationError):
         Recipe(images="x", **wrong)
