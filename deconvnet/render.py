@@ -81,9 +81,12 @@ def normalise(pixels: np.ndarray, scale: float | None = None) -> np.ndarray:
     return np.moveaxis(colours, -3, -1)                                          # (…, h, w, 3)
 
 
-def _colours(units: Sequence[UnitTiles], contrast: Contrast) -> list[np.ndarray]:
-    """The reconstructions of each unit as colours (k, h, w, 3): one scale per unit, per tile, or for all."""
-    signed = [np.asarray(unit.reconstructions) for unit in units]
+def _colours(units: Sequence[UnitTiles], contrast: Contrast, size: tuple[int, int]) -> list[np.ndarray]:
+    """The reconstructions of each unit as colours (k, h, w, 3): one scale per unit, per tile, or for all.
+
+    They are shrunk to ``size`` before they are scaled: fine strokes fade as they are shrunk, and would look grey.
+    """
+    signed = [_shrunk_signed(np.asarray(unit.reconstructions), size) for unit in units]
     if contrast == "layer":
         scale = robust_scale(np.concatenate([pixels.ravel() for pixels in signed]))
         return [normalise(pixels, scale) for pixels in signed]
@@ -93,6 +96,25 @@ def _colours(units: Sequence[UnitTiles], contrast: Contrast) -> list[np.ndarray]
     if contrast == "unit":
         return [normalise(pixels) for pixels in signed]
     raise UsageError(f"contrast must be unit, tile or layer: {contrast!r}")
+
+
+def _shrunk_signed(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Signed pixels (k, 3, h, w), shrunk to (height, width) where they are larger."""
+    if not len(pixels) or max(pixels.shape[2:]) <= max(size):
+        return pixels
+    planes = [_shrink(Image.fromarray(plane), size) for plane in np.concatenate(pixels).astype(np.float32)]
+    return np.stack(planes).reshape(*pixels.shape[:2], *size)
+
+
+def _shrunk(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (k, h, w, 3), shrunk to (height, width) where they are larger."""
+    if not len(pixels) or max(pixels.shape[1:3]) <= max(size):
+        return pixels
+    return np.stack([_shrink(Image.fromarray(tile), size) for tile in pixels])
+
+
+def _shrink(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 # ---- the layout ----
@@ -129,7 +151,7 @@ class Sheet:
     texts: tuple[Text, ...] = ()
 
     def picture(self) -> Image.Image:
-        """The sheet as an RGB picture. Tiles are enlarged by whole numbers without smoothing, and shrunk with it."""
+        """The sheet as an RGB picture. Tiles are enlarged without smoothing."""
         canvas = Image.new("RGB", (self.width, self.height), (PAPER, PAPER, PAPER))
         for tile in self.tiles:
             canvas.paste(_resized(tile), (tile.x, tile.y))
@@ -178,8 +200,7 @@ class Sheet:
 
 def _resized(tile: Tile) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(tile.pixels))
-    enlarged = tile.width >= image.width and tile.height >= image.height
-    return image.resize((tile.width, tile.height), Image.Resampling.NEAREST if enlarged else Image.Resampling.BICUBIC)
+    return image.resize((tile.width, tile.height), Image.Resampling.NEAREST)
 
 
 @cache
@@ -293,7 +314,7 @@ def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: C
         raise UsageError(f"zoom must be a whole number from 1: {zoom}")
     height, width = _tile_size([unit])
     size, places = (height * zoom, width * zoom), _places([unit], k)
-    left, right = (_group(pixels, size, places) for pixels in (_colours([unit], contrast)[0], unit.patches))
+    left, right = (_group(pixels, size, places) for pixels in (_colours([unit], contrast, size)[0], unit.patches))
     label = _line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
     return _framed(_below(label, _beside(left, right, gap=GAP), gap=1))
 
@@ -304,7 +325,8 @@ def layer_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None
 
     Args:
         units: of one layer, in the order in which they are shown.
-        tile: pixels on the longer side of a tile, at most; small tiles are enlarged by whole numbers.
+        tile: pixels on the longer side of a tile, at most; small tiles are enlarged by whole numbers, large ones shrunk
+            smoothly, in pictures and figures alike.
         k: places per unit (default: as many as the fullest unit has tiles); those that are missing stay blank.
         contrast: one scale per unit, per tile, or for the whole layer.
         filters: (units, 3, h, w), the first layer's filters, shown above the patches instead of reconstructions.
@@ -315,11 +337,12 @@ def layer_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None
     """
     size, places = fit(*_tile_size(units), tile), _places(units, k)
     columns = columns or _columns(len(units))
-    patches = _grid([_labelled(_group(unit.patches, size, places), unit) for unit in units], columns, GAP)
+    groups = [_group(_shrunk(unit.patches, size), size, places) for unit in units]
+    patches = _grid([_labelled(group, unit) for group, unit in zip(groups, units, strict=True)], columns, GAP)
     if filters is not None:
         body = _below(_filters(units, filters, size, columns), patches, gap=2 * GAP)
     else:
-        groups = [_group(pixels, size, places) for pixels in _colours(units, contrast)]
+        groups = [_group(pixels, size, places) for pixels in _colours(units, contrast, size)]
         labelled = [_labelled(group, unit) for group, unit in zip(groups, units, strict=True)]
         body = _beside(_grid(labelled, columns, GAP), patches, gap=MARGIN)
     return _framed(_below(_line(title or units[0].layer, TITLE), body, gap=GAP))
@@ -330,7 +353,8 @@ def _filters(units: Sequence[UnitTiles], filters: np.ndarray, patch: tuple[int, 
     if len(filters) != len(units):
         raise UsageError(f"{len(units)} units and {len(filters)} filters: one is needed for each")
     height, width = fit(filters.shape[2], filters.shape[3], max(patch) * 3 // 2)
-    tiles = [Sheet(width, height, (Tile(0, 0, width, height, normalise(weights)),)) for weights in filters]
+    tiles = [Sheet(width, height, (Tile(0, 0, width, height, normalise(weights)),))
+             for weights in _shrunk_signed(filters, (height, width))]
     return _grid(tiles, columns, SEPARATOR)
 
 

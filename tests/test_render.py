@@ -247,11 +247,28 @@ def test_the_first_layer_shows_its_filters_above_their_patches():
 def test_large_tiles_are_shrunk_smoothly():
     one = unit(0, side=160)
     one.patches[:] = np.indices((160, 160)).sum(0)[..., None] % 2 * 255  # a chessboard of single pixels
-    tiles = [tile for tile in layer_sheet([one], tile=80).tiles if tile.pixels.shape == (160, 160, 3)]
-    picture = np.asarray(layer_sheet([one], tile=80).picture())
-    patch = tiles[-1]
+    sheet = layer_sheet([one], tile=80)
+    patch, picture = sheet.tiles[-1], np.asarray(sheet.picture())
+    assert patch.pixels.shape == (80, 80, 3) and (patch.width, patch.height) == (80, 80)
     inner = picture[patch.y + 3:patch.y + 77, patch.x + 3:patch.x + 77]
     assert inner.min() >= 118 and inner.max() <= 138, "aliased: a chessboard shrunk by two is grey"
+
+
+@pytest.mark.parametrize("contrast", ["unit", "tile", "layer"])
+def test_fine_strokes_do_not_turn_grey_when_they_are_shrunk(contrast):
+    one = unit(0, side=160)
+    one.reconstructions[:] = (np.indices((160, 160)).sum(0) % 8 == 0) * 1.0 - (np.indices((160, 160)).sum(0) % 8 == 1)
+    colours = layer_sheet([one], tile=60, contrast=contrast).tiles[0].pixels
+    assert np.quantile(colours, 0.01) < 10 and np.quantile(colours, 0.99) > 246
+
+
+def test_a_tile_that_is_not_square_keeps_its_shape():
+    one = unit(0, side=160)
+    one.patches, one.reconstructions = one.patches[:, :, :40], one.reconstructions[:, :, :, :40]
+    assert {tile.pixels.shape for tile in layer_sheet([one], tile=80).tiles} == {(80, 20, 3)}
+    assert {(tile.height, tile.width) for tile in layer_sheet([one], tile=80).tiles} == {(80, 20)}
+    one.patches, one.reconstructions = one.patches[:, :1], one.reconstructions[:, :, :1]
+    assert {tile.pixels.shape for tile in layer_sheet([one], tile=10).tiles} == {(1, 10, 3)}
 
 
 def test_no_units_and_no_layers_are_refused():
