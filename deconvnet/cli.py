@@ -181,6 +181,8 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     if units:
         report.write_unit_sheets(folder, drawn, origin, top.k, contrast, zoom)
     report.write_numbers(folder, top, drawn, origin)
+    for name, reason in sorted({lost for shown in drawn.values() for one in shown for lost in one.missing}):
+        print(f"missing since the scan: {name!r}: {reason}")
     print(f"Sheets and numbers are in {folder}")
 
 

@@ -154,6 +154,14 @@ def test_a_gallery_of_other_images_or_weights_is_refused(place, capsys):
     assert "weights" in capsys.readouterr().err
 
 
+def test_an_image_that_is_damaged_after_the_scan_is_named(place, capsys):
+    assert scan() == 0
+    file = place / "photos/dog/00.png"
+    file.write_bytes(b"\0" * file.stat().st_size)
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets"]) == 0
+    assert "missing since the scan: 'dog/00.png'" in capsys.readouterr().out
+
+
 def test_strict_stops_at_the_first_image_that_cannot_be_read(place, capsys):
     assert scan("--strict") == 1
     assert "cat/broken.jpg" in capsys.readouterr().err
