@@ -48,7 +48,7 @@ class _ReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, method):
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x.clone())  # the network may go on to overwrite it
         ctx.method = method
         return x.clamp(min=0)
 
@@ -61,8 +61,8 @@ class _ReLU(torch.autograd.Function):
 def backward_of(method):
     """While open, every ReLU goes backward by the rule of a method; in the deconvnet, contrast normalisation does not
     take part."""
-    def relu(x, inplace=False):
-        return _ReLU.apply(x, method)
+    def relu(input, inplace=False):
+        return _ReLU.apply(input, method)
 
     def normalised_without_gradient(x, *args, **kwargs):
         return normalise(x, *args, **kwargs).detach() + (x - x.detach())
@@ -82,7 +82,12 @@ def differentiated(net, images, layer, units, method="gradient", seed="activatio
     images = images.clone().requires_grad_()
     name, _, call = layer.partition("#")
     outputs = []
-    hook = net.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
+
+    def keep(module, args, output):
+        outputs.append(output)
+        return output.clone()  # so that the network overwrites a copy
+
+    hook = net.get_submodule(name).register_forward_hook(keep)
     with backward_of(method):
         net(images)
         hook.remove()
@@ -124,11 +129,11 @@ class SlowNetwork:
             values.append(getattr(self, f"_{node.kind}_up")(number, node, real, *inputs))
         return values
 
-    def down(self, number, signal, rectify, center=False):
+    def down(self, start, signal, rectify, center=False):
         """The signal (C, H, W) on a node's value in pixels; ``rectify(signal, x)`` is what happens at a ReLU of x."""
-        signals = {number: signal}
+        signals = {start: signal}
         self.rectify, self.center = rectify, center
-        for number in reversed(range(number + 1)):
+        for number in reversed(range(start + 1)):
             if number in signals:
                 node = self.nodes[number]
                 inputs = [self.image if source < 0 else self.values[source] for source in node.sources]
@@ -195,7 +200,7 @@ class SlowNetwork:
         return (x - mean * real) / np.sqrt(variance + 1e-5) * weight + bias * real
 
     def _norm_down(self, number, node, signal, x):
-        mean, variance, weight, bias = (v[:, None, None] for v in node.statistics)
+        _, variance, weight, _ = (v[:, None, None] for v in node.statistics)
         return [signal * weight / np.sqrt(variance + 1e-5)]
 
     def _add_up(self, number, node, real, one, other):
