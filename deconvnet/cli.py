@@ -167,7 +167,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     from . import report
     from .gallery import gallery
     from .provenance import reopen
-    from .scan import read_scan
+    from .scanned import read_scan
 
     folder = _writable_folder(out)
     top = read_scan(file)

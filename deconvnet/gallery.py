@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .images import GREY
 from .projection import project
-from .scan import Scan
+from .scanned import Scan
 from .tape import record
 
 TOGETHER = 64  # units whose tiles are in memory at once

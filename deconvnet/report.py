@@ -16,7 +16,7 @@ from .errors import UsageError
 from .files import write_whole
 from .gallery import Gallery, parse_units
 from .render import Contrast, Sheet, figure_2, layer_sheet, unit_sheet
-from .scan import Scan
+from .scanned import Scan
 
 PAPER_MAPS = (9, 16, 12, 10, 10)  # how many maps of layers 1 to 5 the paper's Figure 2 shows (48 and layer 1's 9)
 

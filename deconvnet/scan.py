@@ -10,242 +10,22 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
-from math import gcd
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from .batches import Batch, batches, is_indexed, kind, length, unequal
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .files import write_whole
+from .scanned import LayerScan, Scan, decode, encode, read_bytes
 from .tape import count_calls, resolve, watch
-from .topk import Found, NotFinite, TopK
-
-ALWAYS = 0.99  # a unit that fires in at least this share of the images tells them apart badly
-
-
-# ---- the result ----
-
-
-@dataclass
-class LayerScan:
-    """What a scan knows of one layer with U units.
-
-    Attributes:
-        top: the strongest activations; ``values``, ``images`` and ``positions`` are its fields.
-        fired: in how many images each unit fires, that is, has an activation above zero (U,) int64.
-        class_sums: for each class the sum over its images of each unit's strongest activation (classes, U) float64.
-        class_counts: images of each class (classes,) int64.
-        count: images seen.
-    """
-
-    top: TopK
-    fired: Tensor
-    class_sums: Tensor
-    class_counts: Tensor
-    count: int = 0
-
-    @classmethod
-    def blank(cls, units: int, k: int, dtype: torch.dtype = torch.float32, classes: int = 0) -> "LayerScan":
-        """A layer of which no image has been seen."""
-        sums = torch.zeros(classes, units, dtype=torch.float64)
-        return cls(TopK(units, k, dtype), torch.zeros(units, dtype=torch.int64), sums, torch.zeros(classes).long())
-
-    @property
-    def values(self) -> Tensor:
-        """The strongest activations (U, k), descending; 0 where there are fewer than k."""
-        return self.top.values
-
-    @property
-    def images(self) -> Tensor:
-        """The index of the image of each (U, k) int64; −1 where there are fewer than k."""
-        return self.top.images
-
-    @property
-    def positions(self) -> Tensor:
-        """Where in the feature map each is, (y, x), (U, k, 2) int64; −1 where there are fewer than k."""
-        return self.top.positions
-
-    @property
-    def maximum(self) -> Tensor:
-        """The strongest activation of each unit (U,); 0 if it never fires."""
-        return self.top.values[:, 0]
-
-    @property
-    def fires(self) -> Tensor:
-        """The share of the images in which each unit fires (U,) float32, 0..1."""
-        return (self.fired.double() / max(self.count, 1)).float()
-
-    @property
-    def dead(self) -> Tensor:
-        """The units that fire in no image (D,) int64."""
-        return (self.fired == 0).nonzero()[:, 0]
-
-    @property
-    def always(self) -> Tensor:
-        """The units that fire in at least 99 % of the images (A,) int64: they tell images apart badly."""
-        return (self.fired >= max(ALWAYS * self.count, 1)).nonzero()[:, 0]
-
-    @property
-    def class_means(self) -> Tensor:
-        """For each class the mean over its images of each unit's strongest activation (classes, U) float32.
-
-        An image in which the unit does not fire counts as 0. A class without images has a row of zeros.
-        """
-        return (self.class_sums / self.class_counts.clamp(min=1)[:, None]).float()
-
-    @property
-    def preferred(self) -> Tensor:
-        """The class with the highest of the class means, for each unit (U,) int64; −1 if there is none above zero."""
-        if not len(self.class_sums):
-            return torch.full_like(self.fired, -1)
-        means = self.class_sums / self.class_counts.clamp(min=1)[:, None]  # (classes, U)
-        return torch.where(means.amax(0) > 0, means.argmax(0), -1)
-
-    @property
-    def selectivity(self) -> Tensor:
-        """How far each unit prefers one class, 0 (all alike) to 1 (fires for one class only), (U,) float32.
-
-        (μ_max − μ_rest) / (μ_max + μ_rest): the highest class mean against the mean of the other class means (Morcos et
-        al. 2018, "On the importance of single directions for generalization"). 0 for a dead unit, and for all units
-        where fewer than two classes have images.
-        """
-        seen = self.class_counts > 0  # (classes,)
-        if seen.sum() < 2:
-            return torch.zeros(len(self.fired))
-        means = self.class_sums[seen] / self.class_counts[seen, None]  # (seen classes, U)
-        highest = means.amax(0)  # (U,)
-        rest = (means.sum(0) - highest) / (len(means) - 1)
-        return torch.where(highest > 0, (highest - rest) / (highest + rest), 0.0).float()
-
-    def keep(self, found: Found, labels: Tensor) -> None:
-        """Take in what was found in a batch; ``labels`` (N,) int64 are the classes of its images, −1 for none."""
-        self.top.keep(found)
-        self.count += len(found.maxima)
-        self.fired += (found.maxima > 0).sum(0)
-        self._widen(int(labels.max()) + 1)
-        known = labels >= 0  # (N,)
-        self.class_sums.index_add_(0, labels[known], found.maxima[known].double().clamp(min=0))
-        self.class_counts += torch.bincount(labels[known], minlength=len(self.class_counts))
-
-    def merge(self, other: "LayerScan") -> "LayerScan":
-        """The two together, seen over different images."""
-        both = LayerScan(TopK.from_state(self.top.state()), self.fired + other.fired, self.class_sums.clone(),
-                         self.class_counts.clone(), self.count + other.count)
-        both.top.merge(other.top)
-        both._widen(len(other.class_sums))
-        both.class_sums[:len(other.class_sums)] += other.class_sums
-        both.class_counts[:len(other.class_counts)] += other.class_counts
-        return both
-
-    def _widen(self, classes: int) -> None:
-        more = max(classes - len(self.class_sums), 0)
-        self.class_sums = torch.cat([self.class_sums, self.class_sums.new_zeros(more, self.class_sums.shape[1])])
-        self.class_counts = torch.cat([self.class_counts, self.class_counts.new_zeros(more)])
-
-    def _state(self) -> dict[str, Tensor]:
-        rest = {"fired": self.fired, "class_sums": self.class_sums, "class_counts": self.class_counts}
-        return self.top.state() | rest
-
-
-@dataclass(eq=False, repr=False)
-class Scan(Mapping[str, LayerScan]):
-    """What a scan found, by layer: ``top["conv5"].values``.
-
-    Attributes:
-        layers: a LayerScan for each layer, in the order of the network.
-        k: activations kept of each unit.
-        per_image: positions of one image that may be among them.
-        count: images seen, without those that could not be read.
-        files: names of the images by index, if the images came with names.
-        classes: names of the classes by label, if they came with names.
-        labels: the class of each image, −1 for none, if they came as a list.
-        unreadable: (name, reason) of the images that could not be read, by index.
-        shards: the parts (rank, world) of the images that were gone through: image i is in part i mod world.
-        provenance: what the caller said about network and images.
-    """
-
-    layers: dict[str, LayerScan]
-    k: int = 9
-    per_image: int = 1
-    count: int = 0
-    files: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    unreadable: dict[int, tuple[str, str]] = field(default_factory=dict)
-    shards: list[tuple[int, int]] = field(default_factory=lambda: [(0, 1)])
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, layer: str) -> LayerScan:
-        if layer not in self.layers:
-            resolve(layer, count_calls(self.layers))  # says what there is, or which calls
-            raise UsageError(f"{layer!r} is not in this scan, which holds: {', '.join(self.layers)}")
-        return self.layers[layer]
-
-    def __contains__(self, layer: object) -> bool:
-        return layer in self.layers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __repr__(self) -> str:
-        return f"Scan of {self.count} images: " + ", ".join(f"{n} ({len(s.fired)})" for n, s in self.layers.items())
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Name and reason of each image that could not be read, in the order of the images."""
-        return [self.unreadable[index] for index in sorted(self.unreadable)]
-
-    def merge(self, other: "Scan") -> "Scan":
-        """Both together: scans of different shards of the same images by the same network.
-
-        All shards merged, in any order, equal one pass; only the last bits of sums over a class may differ. Raises
-        UsageError where the scans do not belong together or hold the same images.
-        """
-        self._check_alike(other)
-        layers = dict(self.layers or other.layers)
-        for name in layers if self.layers and other.layers else ():
-            layers[name] = self.layers[name].merge(other.layers[name])
-        shards = sorted(self.shards + other.shards)
-        if shards == [(rank, len(shards)) for rank in range(len(shards))]:
-            shards = [(0, 1)]
-        unreadable = dict(sorted((self.unreadable | other.unreadable).items()))
-        return Scan(layers, self.k, self.per_image, self.count + other.count, self.files, self.classes, self.labels,
-                    unreadable, shards, self.provenance)
-
-    def save(self, path: str | Path) -> None:
-        """Write the scan to a file, for ``read_scan``: beside it first, then in its place, so it is whole or not there.
-
-        Raises DeconvnetError where that is not possible.
-        """
-        write_whole(Path(path), _encode(self))
-
-    def _check_alike(self, other: "Scan") -> None:
-        keys = ["k", "per_image", "files", "classes", "labels", "provenance"]
-        differ = [key for key in keys if getattr(self, key) != getattr(other, key)]
-        if self.layers and other.layers and list(self.layers) != list(other.layers):
-            differ.append("layers")
-        if differ:
-            raise UsageError(f"These scans do not belong together: {', '.join(differ)} differ")
-        for rank, world in self.shards:
-            for rank2, world2 in other.shards:
-                if (rank - rank2) % gcd(world, world2) == 0:
-                    raise UsageError(f"Both scans hold the same images: part {rank} of {world}, {rank2} of {world2}")
-
-
-# ---- the pass ----
+from .topk import Found, NotFinite
 
 
 def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[str] | None = None, k: int = 9, *,
@@ -289,16 +69,16 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
         store.fingerprint = _fingerprint(net, images, blank, layers=wanted, batch_size=batch_size)
     result = store.load() or blank
     with _placed(net, device) as place, _bar(progress, images, shard) as bar:
-        batches = _batches(images, shard, result.count + len(result.unreadable), batch_size, workers)
-        with closing(batches), torch.no_grad(), store.kept(result):
+        stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers)
+        with closing(stream), torch.no_grad(), store.kept(result):
             bar.update(result.count + len(result.unreadable))
-            _go_through(_Forward(net, wanted, place), batches, result, strict, store, bar)
+            _go_through(_Forward(net, wanted, place), stream, result, strict, store, bar)
     _check_seen(result, images)
     store.remove()
     return result
 
 
-def _go_through(forward: "_Forward", batches: Iterator["_Batch"], result: Scan, strict: bool, store: "_Checkpoint",
+def _go_through(forward: "_Forward", batches: Iterator[Batch], result: Scan, strict: bool, store: "_Checkpoint",
                 bar: tqdm) -> None:
     """Take every batch into the result."""
     shape: torch.Size | None = None
@@ -332,7 +112,7 @@ class _Forward:
         self.dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
         self.names: dict[str, str] = {}  # as ``watch`` says it → as the user says it
 
-    def __call__(self, batch: "_Batch", result: Scan) -> dict[str, Found]:
+    def __call__(self, batch: Batch, result: Scan) -> dict[str, Found]:
         """What each layer has to offer, by name. At the first batch the layers are laid out in the result."""
         assert batch.images is not None
         images = batch.images.to(self.device, self.dtype)  # (size, 3, H, W)
@@ -397,121 +177,9 @@ def _placed(net: nn.Module, device: str | torch.device | None) -> Iterator[torch
 
 
 def _bar(progress: bool, images: Any, shard: tuple[int, int]) -> tqdm:
-    total = _length(images)
+    total = length(images)
     mine = None if total is None else len(range(shard[0], total, shard[1]))
     return tqdm(total=mine, unit=" images", disable=not progress)
-
-
-# ---- images, from whatever holds them ----
-
-
-class _Item(NamedTuple):
-    """An image as it was handed over, or why there is none."""
-
-    number: int
-    image: Any = None  # (3, H, W)
-    label: Any = None
-    unreadable: tuple[str, str] | None = None
-
-
-class _Batch(NamedTuple):
-    """Images in their slots of a forward pass; slots of unreadable images, and those left over, hold zeros."""
-
-    images: Tensor | None  # (size, 3, H, W); None if no image could be read
-    slots: list[int]       # (n,) rows that hold images
-    numbers: list[int]     # (n,) the indices of those images
-    labels: list[Any]      # (n,)
-    unreadable: list[tuple[int, str, str]]  # index, name, reason
-    problem: str = ""      # what is wrong with the images; said here, for an error from a worker shows a traceback
-
-
-class _Numbered(Dataset):
-    """A Dataset or tensor whose items know their index, and whose unreadable images are items too."""
-
-    def __init__(self, images: Any) -> None:
-        self.images = images
-
-    def __getitem__(self, number: int) -> _Item:
-        try:
-            item = self.images[number]
-        except UnreadableImage as error:
-            return _Item(number, unreadable=(error.name, error.reason))
-        image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
-        return _Item(number, image, label)
-
-
-def _is_indexed(images: Any) -> bool:
-    return isinstance(images, Tensor) or (isinstance(images, Dataset) and not isinstance(images, IterableDataset))
-
-
-def _length(images: Any) -> int | None:
-    """How many images there are; None if that shows only at the end."""
-    return len(images) if _is_indexed(images) else None
-
-
-def _batches(images: Any, shard: tuple[int, int], start: int, size: int, workers: int
-             ) -> Generator[_Batch]:
-    """The images of a shard from its ``start``-th on, in batches, in order. Closing it ends the workers."""
-    rank, world = shard
-    if _is_indexed(images):
-        numbers = range(rank, len(images), world)[start:]
-        chunks: Any = [numbers[i:i + size] for i in range(0, len(numbers), size)]
-        yield from DataLoader(_Numbered(images), batch_sampler=chunks, collate_fn=partial(_assemble, size=size),
-                              num_workers=0 if isinstance(images, Tensor) else workers,
-                              generator=torch.Generator())  # its own: the caller's random numbers stay as they are
-    else:
-        items = islice(_stream(images), rank + start * world, None, world)
-        while chunk := list(islice(items, size)):
-            yield _assemble(chunk, size)
-
-
-def _stream(batches: Iterable) -> Iterator[_Item]:
-    """The images of an iterable of batches, one by one."""
-    number = 0
-    for batch in batches:
-        images, labels = (*batch, None)[:2] if isinstance(batch, tuple | list) else (batch, None)
-        if not isinstance(images, Tensor) or images.ndim not in (3, 4):
-            raise UsageError(f"An iterable must give batches (n, 3, H, W), with labels or without, not {_kind(images)}")
-        images = images if images.ndim == 4 else images[None]  # (n, 3, H, W)
-        labels = [None] * len(images) if labels is None else torch.as_tensor(labels).flatten().tolist()
-        if len(labels) != len(images):
-            raise UsageError(f"A batch has {len(images)} images and {len(labels)} labels")
-        for image, label in zip(images, labels, strict=True):
-            yield _Item(number, image, label)
-            number += 1
-
-
-def _assemble(items: list[_Item], size: int) -> _Batch:
-    """A batch of ``size`` slots, each image in the slot of its place."""
-    unreadable = [(item.number, *item.unreadable) for item in items if item.unreadable]
-    slots = [slot for slot, item in enumerate(items) if not item.unreadable]
-    readable = [items[slot] for slot in slots]
-    numbers, labels = [item.number for item in readable], [item.label for item in readable]
-    problem = next(filter(None, (_fault(item, readable[0]) for item in readable)), "")
-    images = None
-    if readable and not problem:
-        images = torch.zeros(size, *readable[0].image.shape, dtype=readable[0].image.dtype)  # (size, 3, H, W)
-        for slot, item in zip(slots, readable, strict=True):
-            images[slot] = item.image
-    return _Batch(images, slots, numbers, labels, unreadable, problem)
-
-
-def _fault(item: _Item, first: _Item) -> str:
-    image = item.image
-    if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
-        return f"Image {item.number} must be a floating-point tensor (3, H, W), not {_kind(image)}"
-    if image.shape != first.image.shape:
-        return _sizes(first.number, first.image.shape, item.number, image.shape)
-    return ""
-
-
-def _sizes(number: int, shape: Iterable[int], other: int, other_shape: Iterable[int]) -> str:
-    return (f"Images of one scan must have one size: image {number} is {tuple(shape)}, image {other} "
-            f"{tuple(other_shape)}. Resize and crop them first, for instance with net.preprocess")
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 # ---- what is refused ----
@@ -536,18 +204,18 @@ def _check_mode(net: nn.Module) -> None:
             raise UsageError(f"{who} normalises each image by the batch it is in: it needs track_running_stats=True")
 
 
-def _check_batch(batch: _Batch, result: Scan, shape: torch.Size | None, strict: bool) -> None:
+def _check_batch(batch: Batch, result: Scan, shape: torch.Size | None, strict: bool) -> None:
     if strict and batch.unreadable:
         raise UnreadableImage(*batch.unreadable[0][1:])
     if batch.problem:
         raise UsageError(batch.problem)
     if batch.images is not None and shape not in (None, batch.images.shape[1:]):
-        raise UsageError(_sizes(result.shards[0][0], shape or (), batch.numbers[0], batch.images.shape[1:]))
+        raise UsageError(unequal(result.shards[0][0], shape or (), batch.numbers[0], batch.images.shape[1:]))
 
 
 def _check_output(layer: str, output: Tensor, images: int) -> None:
     if output.ndim not in (2, 4) or len(output) != images or not output.is_floating_point():
-        raise UsageError(f"Layer {layer!r} puts out {_kind(output)} for {images} images, but a scan needs "
+        raise UsageError(f"Layer {layer!r} puts out {kind(output)} for {images} images, but a scan needs "
                          "(N, units, H, W) or (N, units). Name the layers that have it: layers=[…]")
 
 
@@ -558,13 +226,13 @@ def _label(number: int, label: Any, result: Scan) -> int:
     try:
         value = max(int(label), -1)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"The label of image {number} must be a class number, not {_kind(label)}") from error
+        raise UsageError(f"The label of image {number} must be a class number, not {kind(label)}") from error
     if result.classes and value >= len(result.classes):
         raise UsageError(f"Image {number} has label {value}, but there are {len(result.classes)} classes")
     return value
 
 
-def _not_finite(layer: str, number: int, batch: _Batch, result: Scan) -> DeconvnetError:
+def _not_finite(layer: str, number: int, batch: Batch, result: Scan) -> DeconvnetError:
     assert batch.images is not None
     name = f" ({result.files[number]})" if result.files else ""
     whole = batch.images[batch.slots[batch.numbers.index(number)]].isfinite().all()
@@ -573,7 +241,7 @@ def _not_finite(layer: str, number: int, batch: _Batch, result: Scan) -> Deconvn
 
 
 def _check_seen(result: Scan, images: Any) -> None:
-    if result.count or (result.shards != [(0, 1)] and _length(images) != 0):  # a shard may be empty
+    if result.count or (result.shards != [(0, 1)] and length(images) != 0):  # a shard may be empty
         return
     if not result.unreadable:
         raise UsageError("There are no images to scan")
@@ -588,81 +256,16 @@ def _blank(images: Any, k: int, per_image: int, shard: tuple[int, int], provenan
     except (TypeError, ValueError) as error:
         raise UsageError(f"provenance must be plain data that JSON can hold: {error}") from error
     if isinstance(images, Tensor) and images.ndim != 4:
-        raise UsageError(f"A tensor of images must be (N, 3, H, W), not {_kind(images)}")
-    if not (_is_indexed(images) or isinstance(images, Iterable)):
-        raise UsageError(f"images must be a tensor, a Dataset or an iterable of batches, not {_kind(images)}")
+        raise UsageError(f"A tensor of images must be (N, 3, H, W), not {kind(images)}")
+    if not (is_indexed(images) or isinstance(images, Iterable)):
+        raise UsageError(f"images must be a tensor, a Dataset or an iterable of batches, not {kind(images)}")
     files = [os.fspath(file) for file in getattr(images, "files", ())]
     classes = [str(name) for name in getattr(images, "classes", ())]
     labels = [int(label) for label in getattr(images, "labels", ())]
     for name, given in (("files", files), ("labels", labels)):
-        if given and len(given) != (_length(images) or len(given)):
-            raise UsageError(f"The data set has {_length(images)} images, but {len(given)} {name}")
+        if given and len(given) != (length(images) or len(given)):
+            raise UsageError(f"The data set has {length(images)} images, but {len(given)} {name}")
     return Scan({}, k, per_image, 0, files, classes, labels, {}, [(shard[0], shard[1])], facts)
-
-
-# ---- files ----
-
-_MARK = b'{"__metadata__":{"deconvnet":"sha256:'  # how the header of a scan begins; then 64 digits, a space, and JSON
-_FORMAT = 1
-
-
-def read_scan(path: str | Path) -> Scan:
-    """The scan in a file that ``Scan.save`` wrote.
-
-    Raises DeconvnetError, naming the file and what to do, where there is no such file, or it is something else, cut off
-    or changed by as little as a bit.
-    """
-    return _decode(_read(Path(path)), path)[0]
-
-
-def _encode(scan: Scan, **more: Any) -> bytes:
-    """A scan as a safetensors file; the same scan gives the same bytes. The SHA-256 is that of the rest of the file."""
-    tensors = {f"{name}.{key}": t.contiguous() for name, s in scan.layers.items() for key, t in s._state().items()}
-    lists = {"files": scan.files, "classes": scan.classes, "labels": scan.labels,
-             "unreadable": [(number, *why) for number, why in scan.unreadable.items()]}
-    text = json.dumps(lists).encode("ascii")  # any name fits: what is not ASCII, or not even text, is escaped
-    tensors["lists"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    about = {"format": _FORMAT, "layers": list(scan.layers), "k": scan.k, "per_image": scan.per_image,
-             "count": scan.count, "shards": scan.shards, "provenance": scan.provenance, **more}
-    # one key only, for safetensors writes several in a random order
-    data = safetensors.torch.save(tensors, {"deconvnet": f"sha256:{'0' * 64} {json.dumps(about)}"})
-    start = data.index(_MARK) + len(_MARK)
-    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + 64:]
-
-
-def _decode(data: bytes, path: str | Path) -> tuple[Scan, dict[str, Any]]:
-    """The scan in the bytes of a file, and all that its header says."""
-    start = 8 + len(_MARK)
-    if data[8:start] != _MARK:
-        raise DeconvnetError(f"{path} is not a scan, or is damaged: give a file that deconvnet scan wrote")
-    if hashlib.sha256(data[:start] + b"0" * 64 + data[start + 64:]).hexdigest().encode() != data[start:start + 64]:
-        raise DeconvnetError(f"{path} is damaged or cut off: its SHA-256 does not fit. Copy it again from where it "
-                             "came, or repeat the scan")
-    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
-    about = json.loads(header["__metadata__"]["deconvnet"].partition(" ")[2])
-    if about["format"] != _FORMAT:
-        raise DeconvnetError(f"{path} has format {about['format']}, and this version reads {_FORMAT}: install the "
-                             "version of deconvnet that wrote it, or repeat the scan")
-    tensors = safetensors.torch.load(data)
-    lists = json.loads(bytes(tensors["lists"].tolist()))
-
-    def layer(name: str) -> LayerScan:
-        part = {key: tensors[f"{name}.{key}"] for key in ("values", "images", "positions")}
-        fired, sums, counts = (tensors[f"{name}.{key}"] for key in ("fired", "class_sums", "class_counts"))
-        return LayerScan(TopK.from_state(part), fired, sums, counts, about["count"])
-
-    unreadable = {number: (name, reason) for number, name, reason in lists["unreadable"]}
-    return Scan({name: layer(name) for name in about["layers"]}, about["k"], about["per_image"], about["count"],
-                lists["files"], lists["classes"], lists["labels"], unreadable,
-                [(rank, world) for rank, world in about["shards"]], about["provenance"]), about
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DeconvnetError(f"{path} cannot be read: {error.strerror or error}. Give a file that deconvnet scan wrote"
-                             ) from error
 
 
 # ---- going on after an interruption ----
@@ -684,7 +287,7 @@ class _Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         try:
-            scan, about = _decode(_read(self.path), self.path)
+            scan, about = decode(read_bytes(self.path), self.path)
         except DeconvnetError as error:
             warnings.warn(f"The scan begins again, for it cannot go on: {error}", stacklevel=3)
             return None
@@ -726,7 +329,7 @@ class _Checkpoint:
 
     def _save(self, scan: Scan) -> None:
         if self.path is not None:
-            write_whole(self.path, _encode(scan, fingerprint=self.fingerprint))
+            write_whole(self.path, encode(scan, fingerprint=self.fingerprint))
         self._saved, self._done = time.monotonic(), scan.count + len(scan.unreadable)
 
 
@@ -734,10 +337,10 @@ def _fingerprint(net: nn.Module, images: Any, blank: Scan, **settings: Any) -> d
     """What must be the same for a scan to go on: the caller's provenance, the settings, the weights, the images."""
     weights = hashlib.sha256()
     for name, tensor in net.state_dict().items():
-        weights.update(f"{name} {_kind(tensor)}".encode())
+        weights.update(f"{name} {kind(tensor)}".encode())
         if isinstance(tensor, Tensor):  # a module may keep something else in its extra state
             weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     names = hashlib.sha256(json.dumps([blank.files, blank.classes, blank.labels]).encode()).hexdigest()
-    facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": _length(images),
+    facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": length(images),
              "names": names, "weights": weights.hexdigest()}
     return json.loads(json.dumps({**blank.provenance, **facts, **settings}))

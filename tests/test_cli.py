@@ -11,6 +11,7 @@ from PIL import Image
 
 import deconvnet
 from deconvnet.cli import main
+from deconvnet.topk import TopK
 
 SOURCE = """
 from collections import OrderedDict
@@ -214,10 +215,7 @@ def test_a_wrong_key_is_named_with_its_file(place, capsys, text, says):
 
 
 def test_ctrl_c_is_130_and_the_same_command_goes_on(place, capsys, monkeypatch):
-    import deconvnet.scan  # noqa: F401  (the module, not the function of the same name)
-
-    module = sys.modules["deconvnet.scan"]
-    whole, calls = module.TopK.keep, []
+    whole, calls = TopK.keep, []
 
     def interrupted(self, found):
         calls.append(1)
@@ -228,7 +226,7 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(place, capsys, monkeypatch):
     assert scan("--batch-size", "4", "--layers", "conv1") == 0
     expected = (place / "out/top.safetensors").read_bytes()
     (place / "out/top.safetensors").unlink()
-    monkeypatch.setattr(module.TopK, "keep", interrupted)
+    monkeypatch.setattr(TopK, "keep", interrupted)
     assert scan("--batch-size", "4", "--layers", "conv1") == 130
     assert "same command again" in capsys.readouterr().err
     monkeypatch.undo()

@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
-from deconvnet.scan import LayerScan, Scan, read_scan, scan
+from deconvnet.scan import scan
+from deconvnet.scanned import LayerScan, Scan, read_scan
 from deconvnet.topk import TopK
 
 

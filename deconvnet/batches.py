@@ -1,0 +1,124 @@
+"""Images in batches, from whatever holds them: a tensor, a Dataset, or an iterable of batches."""
+
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from .errors import UnreadableImage, UsageError
+
+
+class _Item(NamedTuple):
+    """An image as it was handed over, or why there is none."""
+
+    number: int
+    image: Any = None  # (3, H, W)
+    label: Any = None
+    unreadable: tuple[str, str] | None = None
+
+
+class Batch(NamedTuple):
+    """Images in their slots of a forward pass; slots of unreadable images, and those left over, hold zeros."""
+
+    images: Tensor | None  # (size, 3, H, W); None if no image could be read
+    slots: list[int]       # (n,) rows that hold images
+    numbers: list[int]     # (n,) the indices of those images
+    labels: list[Any]      # (n,)
+    unreadable: list[tuple[int, str, str]]  # index, name, reason
+    problem: str = ""      # what is wrong with the images; said here, for an error from a worker shows a traceback
+
+
+class _Numbered(Dataset):
+    """A Dataset or tensor whose items know their index, and whose unreadable images are items too."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __getitem__(self, number: int) -> _Item:
+        try:
+            item = self.images[number]
+        except UnreadableImage as error:
+            return _Item(number, unreadable=(error.name, error.reason))
+        image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
+        return _Item(number, image, label)
+
+
+def is_indexed(images: Any) -> bool:
+    """Whether images can be had by number, so that there are as many as len() says."""
+    return isinstance(images, Tensor) or (isinstance(images, Dataset) and not isinstance(images, IterableDataset))
+
+
+def length(images: Any) -> int | None:
+    """How many images there are; None if that shows only at the end."""
+    return len(images) if is_indexed(images) else None
+
+
+def batches(images: Any, shard: tuple[int, int], start: int, size: int, workers: int
+             ) -> Generator[Batch]:
+    """The images of a shard from its ``start``-th on, in batches, in order. Closing it ends the workers."""
+    rank, world = shard
+    if is_indexed(images):
+        numbers = range(rank, len(images), world)[start:]
+        chunks: Any = [numbers[i:i + size] for i in range(0, len(numbers), size)]
+        yield from DataLoader(_Numbered(images), batch_sampler=chunks, collate_fn=partial(_assemble, size=size),
+                              num_workers=0 if isinstance(images, Tensor) else workers,
+                              generator=torch.Generator())  # its own: the caller's random numbers stay as they are
+    else:
+        items = islice(_stream(images), rank + start * world, None, world)
+        while chunk := list(islice(items, size)):
+            yield _assemble(chunk, size)
+
+
+def _stream(batches: Iterable) -> Iterator[_Item]:
+    """The images of an iterable of batches, one by one."""
+    number = 0
+    for batch in batches:
+        images, labels = (*batch, None)[:2] if isinstance(batch, tuple | list) else (batch, None)
+        if not isinstance(images, Tensor) or images.ndim not in (3, 4):
+            raise UsageError(f"An iterable must give batches (n, 3, H, W), with labels or without, not {kind(images)}")
+        images = images if images.ndim == 4 else images[None]  # (n, 3, H, W)
+        labels = [None] * len(images) if labels is None else torch.as_tensor(labels).flatten().tolist()
+        if len(labels) != len(images):
+            raise UsageError(f"A batch has {len(images)} images and {len(labels)} labels")
+        for image, label in zip(images, labels, strict=True):
+            yield _Item(number, image, label)
+            number += 1
+
+
+def _assemble(items: list[_Item], size: int) -> Batch:
+    """A batch of ``size`` slots, each image in the slot of its place."""
+    unreadable = [(item.number, *item.unreadable) for item in items if item.unreadable]
+    slots = [slot for slot, item in enumerate(items) if not item.unreadable]
+    readable = [items[slot] for slot in slots]
+    numbers, labels = [item.number for item in readable], [item.label for item in readable]
+    problem = next(filter(None, (_fault(item, readable[0]) for item in readable)), "")
+    images = None
+    if readable and not problem:
+        images = torch.zeros(size, *readable[0].image.shape, dtype=readable[0].image.dtype)  # (size, 3, H, W)
+        for slot, item in zip(slots, readable, strict=True):
+            images[slot] = item.image
+    return Batch(images, slots, numbers, labels, unreadable, problem)
+
+
+def _fault(item: _Item, first: _Item) -> str:
+    image = item.image
+    if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
+        return f"Image {item.number} must be a floating-point tensor (3, H, W), not {kind(image)}"
+    if image.shape != first.image.shape:
+        return unequal(first.number, first.image.shape, item.number, image.shape)
+    return ""
+
+
+def unequal(number: int, shape: Iterable[int], other: int, other_shape: Iterable[int]) -> str:
+    """What to say where two images, given by number and shape, are not of one size."""
+    return (f"Images of one scan must have one size: image {number} is {tuple(shape)}, image {other} "
+            f"{tuple(other_shape)}. Resize and crop them first, for instance with net.preprocess")
+
+
+def kind(value: Any) -> str:
+    """What a value is, for an error: dtype and shape of a tensor, else its type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
