@@ -1,6 +1,7 @@
 """Which module may import which, and what no module may do: read from the syntax trees, each rule seen to bite."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def own(module):
 MODULES = [path for path in SOURCES if path.is_relative_to(PACKAGE) and path != PACKAGE / "__init__.py"]
 
 
+@cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
