@@ -158,9 +158,9 @@ def test_filter_statistics_of_filters_made_for_it() -> None:
     edge[:, :, 3:] = -1
     checks = (torch.arange(49) % 2 * 2 - 1.0).view(1, 7, 7).expand(3, 7, 7)
     coloured = checks * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
-    filters = torch.stack([torch.ones(3, 7, 7), edge, -2 * edge, edge.mT, checks, coloured])
+    filters = torch.stack([torch.ones(3, 7, 7), edge, -2 * edge, edge.mT, checks, coloured, 1 + checks])
     found = training.filter_statistics(filters)
-    assert found["plain"] == pytest.approx(1 / 6) and found["near_duplicates"] == pytest.approx(2 / 6)
+    assert found["plain"] == pytest.approx(1 / 7) and found["near_duplicates"] == pytest.approx(2 / 7)
     assert found["largest_norm"] == pytest.approx(2 * 147**0.5)
     assert training.filter_statistics(checks[None])["fine"] > 0.9
     assert training.filter_statistics(edge[None])["fine"] < 0.2
@@ -222,14 +222,17 @@ def test_jitter_is_mild_and_different_for_each_image() -> None:
 def test_evaluate_is_the_mean_over_classes(tree: Path) -> None:
     class Brightest(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not self.training
             return x.mean((2, 3))
 
     def colour(*rgb: int) -> torch.Tensor:
         return torch.tensor(rgb, dtype=torch.uint8)[:, None, None].expand(3, 230, 260)
 
     held_out = [(colour(200, 0, 0), 0)] * 3 + [(colour(0, 200, 0), 0), (colour(0, 9, 0), 1), (colour(9, 0, 0), 2)]
-    assert training.evaluate(Brightest().train(), held_out, Preprocess(std=(1, 1, 1), mean=(0, 0, 0))) == {
+    net = Brightest().train()
+    assert training.evaluate(net, held_out, Preprocess(std=(1, 1, 1), mean=(0, 0, 0))) == {
         "top1": pytest.approx((3 / 4 + 1 + 0) / 3), "top5": 1.0}
+    assert net.training  # as it was found
     assert training.evaluate(Brightest(), [], Preprocess()) == {}
 
 
