@@ -13,7 +13,7 @@ from .errors import DeconvnetError, UnreadableImage, UsageError
 from .images import GREY
 from .projection import project
 from .scanned import Scan
-from .tape import record
+from .tape import record_as_far_as
 
 TOGETHER = 64  # units whose tiles are in memory at once
 
@@ -157,7 +157,7 @@ class _Maker:
             return []
         batch = torch.stack(list(inputs.values()))                               # (n, 3, H, W)
         rows = {number: row for row, number in enumerate(inputs)}
-        tape = record(self.net, batch.to(*_place(self.net)), last=self.layer)
+        tape = record_as_far_as(self.net, batch.to(*_place(self.net)), self.layer)
         p = project(tape, self.layer, [(rows[e.image], e.unit, e.y, e.x) for e in entries], method=self.method,
                     unpool=self.unpool)
         self._compare(entries, p.values.tolist())

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from .errors import DeconvnetError, UsageError
 
 _MAX_POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
+_FROM_OUTSIDE = {torch.from_numpy, torch.tensor, torch.as_tensor, torch.asarray, torch.frombuffer}
 _RELUS = {F.relu, F.relu_, torch.relu_, torch.Tensor.relu_}
 
 
@@ -80,20 +81,36 @@ class Tape:
         return as_map(value).clamp(min=0)
 
 
-def record(net: nn.Module, images: Tensor, last: str | None = None) -> Tape:
-    """The tape of one forward pass of ``images`` (N, C, H, W) through any network, as far as the layer ``last``.
+def record(net: nn.Module, images: Tensor) -> Tape:
+    """The tape of one forward pass of ``images`` (N, C, H, W) through any network.
 
-    The network is left as it was found. Raises UsageError for images that are not such a batch and DeconvnetError,
-    naming the layer, where a value is NaN or infinite.
+    The network and the images are left as they were found. Raises UsageError for images that are not such a batch and
+    DeconvnetError, naming the layer, where a value is NaN or infinite.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
         raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}")
+    return record_as_far_as(net, images, None)
+
+
+def record_as_far_as(net: nn.Module, images: Tensor, last: str | None) -> Tape:
+    """The same, but the network stops once it has put out the layer ``last``, which must be its full address.
+
+    The tape cannot know of later calls: of a module that is called twice, ``relu`` would be taken for ``relu#1``.
+    """
     with torch.inference_mode(False), torch.no_grad():  # in inference mode nobody counts what is written in place
-        images = images.clone() if images.is_inference() else images
+        images = images.detach().clone()  # networks may begin with a call in place
         recorder = _Recorder(net, images, last)
-        with suppress(_Enough), _buffers_kept(net), watch(net, recorder.leave, recorder.path), recorder:
+        watched = watch(net, recorder.leave, recorder.path)
+        with suppress(_Enough), full_precision(), _buffers_kept(net), watched, recorder:
             net(images)
     return Tape(recorder.calls, recorder.values, recorder.layers)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While open, CUDA convolutions compute in float32 and not in TF32, whose error is a thousand times as large."""
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False):
+        yield
 
 
 @contextmanager
@@ -188,6 +205,7 @@ class _Recorder(TorchFunctionMode):
         self.path: list[str] = []
         self._numbers: dict[int, int] = {}   # id of a tensor → number of the value it holds now
         self._versions: dict[int, int] = {}  # id of a tensor → its version when it was numbered
+        self._used: set[int] = set()         # where the values lie that calls have taken
         self._held: list[Tensor] = []        # what copies replaced: held, so that its id is not given to another
         self._constants = {id(t): t for t in (*net.parameters(), *net.buffers())}
         self._check_finite(images, "the images")
@@ -229,6 +247,7 @@ class _Recorder(TorchFunctionMode):
             module = self.path[-1] if self.path else ""
             for t in made:
                 self._check_finite(t, f"layer {module!r} ({getattr(func, '__name__', func)})")
+            self._used.update(_memory(t) for t in given)
             outputs, shape = [self._new_value(t) for t in made], tuple(made[0].shape)
             self.calls.append(Call(func, args, kwargs, module, inputs, given, outputs, shape, strangers, switches))
         return result
@@ -244,7 +263,7 @@ class _Recorder(TorchFunctionMode):
 
         What comes from NumPy may have been computed there from a value, so it is no constant.
         """
-        if func is not torch.from_numpy and all(id(t) in self._constants for t in tensors):
+        if func not in _FROM_OUTSIDE and all(id(t) in self._constants for t in tensors):
             made = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
             self._constants.update((id(t), t) for t in made)
         return result
@@ -265,9 +284,9 @@ class _Recorder(TorchFunctionMode):
         number = self._numbers.get(id(target))
         if not isinstance(target, Tensor) or number is None:
             return {}
-        if func in _RELUS and not any(number in call.inputs for call in self.calls):
-            return {}
         memory = _memory(target)
+        if func in _RELUS and memory not in self._used:
+            return {}
         return {id(value): value.clone() for value in self.values if _memory(value) == memory}
 
     def _exchange(self, copies: dict[int, Tensor], arguments: tuple) -> tuple:
@@ -293,10 +312,18 @@ class _Recorder(TorchFunctionMode):
 
 def _writes_in_place(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Whether a call overwrites its first argument."""
-    if isinstance(func, FunctionType) and "inplace" in (parameters := signature(func).parameters):
+    if isinstance(func, FunctionType) and "inplace" in (parameters := _parameters(func)):
         return dict(zip(parameters, args, strict=False)).get("inplace", kwargs.get("inplace", False))
     name = getattr(func, "__name__", "")
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+def _parameters(func: Callable) -> Sequence[str]:
+    """The names of a function's parameters; none where it does not tell."""
+    try:
+        return list(signature(func).parameters)
+    except ValueError:  # torch wraps some builtins in a function that has no signature of its own
+        return []
 
 
 def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor]:

@@ -413,10 +413,27 @@ def test_recording_a_thousand_times_leaves_no_hook_and_follows_no_gradient():
     assert not any(value.requires_grad for tape in tapes for value in tape.values[1:])
 
 
-def test_the_images_are_left_as_they_were():
+@pytest.mark.parametrize("first", [nn.Identity(), nn.ReLU(inplace=True), nn.Dropout(inplace=True)])
+def test_the_images_are_left_as_they_were(first):
     x = images()
-    deconvnet.record(small_network(), x)
+    deconvnet.record(nn.Sequential(first, small_network()).eval(), x)
     assert torch.equal(x, images())
+
+
+@pytest.mark.parametrize("write", [lambda x: x.__ipow__(2), lambda x: x.__itruediv__(2), lambda x: x.__imod__(2)],
+                         ids=["**=", "/=", "%="])
+def test_arithmetic_in_place_is_recorded_and_refused_by_name(write):
+    net = Net(lambda net, x: net.out(write(net.one(x))), one=conv(), out=conv(4, 5)).double()
+    tape = deconvnet.record(net, images())
+    with pytest.raises(DeconvnetError, match="has no rule"):
+        deconvnet.project(tape, "out", [(0, 0, 0, 0)])
+
+
+def test_a_branch_that_comes_back_as_a_new_tensor_is_refused():
+    net = Net(lambda net, x: net.out(net.one(x) + torch.tensor(net.two(x).numpy() * 2)), one=conv(), two=conv(),
+              out=conv(4, 5)).double()
+    with pytest.raises(DeconvnetError, match="no recorded call made"):
+        deconvnet.project(deconvnet.record(net, images()), "out", [(0, 0, 0, 0)])
 
 
 def test_watching_names_each_call_and_starts_again_with_each_pass():
