@@ -34,13 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, options = _parse([word for word in words if word != "--debug"])
         command(**options)
         return 0
-    except KeyboardInterrupt:
-        return _complain("Interrupted. The same command again goes on where it can.", 130)
-    except (DeconvnetError, OSError, MemoryError) as error:
+    except KeyboardInterrupt as error:
+        return _complain(str(error) or "Interrupted. The same command again goes on where it can.", 130)
+    except Exception as error:
         if debug:
             raise
-        message = str(error) or type(error).__name__
-        return _complain(message, 2 if isinstance(error, UsageError) else 1)
+        if isinstance(error, (DeconvnetError, OSError)):
+            return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
+        return _complain(f"{type(error).__name__}: {error}\nThat was not foreseen; --debug shows where it happened.", 1)
 
 
 # ---- the commands ----
@@ -77,7 +78,9 @@ def run_describe(model: str, weights: str | None = None, size: int | None = None
     from .network import load_model
 
     net = load_model(model, weights)
-    side = size or net.preprocess.size
+    if size is not None and size < 1:
+        raise UsageError(f"--size must be at least 1: {size}")
+    side = net.preprocess.size if size is None else size
     layers = describe(net, (side, side))
     total = sum(p.numel() for p in net.parameters())
     heads = ("layer", "kind", "units", "map", "kernel", "stride", "padding", "field", "every", "from", "parameters",
@@ -123,10 +126,9 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
     dataset = open_images(images, net.preprocess)
     settings = {"layers": layers, "top": top, "per_image": per_image, "batch_size": batch_size}
     origin = provenance("scan", settings, net, dataset, model, weights, images)
-    found = scan(net, dataset, layers=layers.split(",") if layers else None, k=top, per_image=per_image,
+    found = scan(net, dataset, layers=_names(layers), k=top, per_image=per_image,
                  batch_size=batch_size, workers=workers, device=_device(device), strict=strict, progress=True,
-                 checkpoint=file.with_name(file.name + ".partial"), provenance=origin)
-    found.save(file)
+                 checkpoint=file.with_name(file.name + ".partial"), provenance=origin, out=file)
     note_places(origin, model, weights, images)
     _print_table(f"{found.count:,} images", ("layer", "units", "dead", "fire for everything", "most selective"),
                  summarise(found))
@@ -165,23 +167,42 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
         images: where the images lie now.
     """
     from . import report
+    from .describe import receptive_field
     from .gallery import gallery
+    from .inverses import table
     from .provenance import reopen
     from .scanned import read_scan
 
+    settings = {"layers": layers, "units": units, "random": random, "seed": seed, "method": method, "unpool": unpool,
+                "contrast": contrast, "tile": tile, "zoom": zoom}
+    table(method, unpool)  # says what there is, before the work
+    if min(tile, zoom) < 1:
+        raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
     folder = _writable_folder(out)
     top = read_scan(file)
-    chosen = report.choose_units(top, layers.split(",") if layers else None, units, random, seed)
+    chosen = report.choose_units(top, _names(layers), units, random, seed)
     net, dataset = reopen(top.provenance, model, weights, images)
-    drawn = {layer: list(gallery(net, top, layer, numbers, dataset, method=method, unpool=unpool, progress=True))
-             for layer, numbers in chosen.items()}
-    settings = {"method": method, "unpool": unpool, "contrast": contrast, "seed": seed}
-    origin = {**top.provenance, "gallery": settings}
-    report.write_sheets(folder, net, drawn, origin, top.k, contrast, tile)
-    if units:
-        report.write_unit_sheets(folder, drawn, origin, top.k, contrast, zoom)
+    for layer in chosen:  # a layer that cannot be mirrored is refused before any picture
+        receptive_field(net, layer, (net.preprocess.size, net.preprocess.size))
+    origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
+    pages, drawn, lost = [], [], set()
+    for layer, numbers in chosen.items():
+        shown = []
+        for one in gallery(net, top, layer, numbers, dataset, method=method, unpool=unpool, progress=True):
+            if units:
+                report.write_unit_sheet(folder, one, origin, top.k, contrast, zoom)
+            shown += [one] if len(numbers) <= report.MOST else []
+            drawn.append(report.numbers(one))
+            lost.update(one.missing)
+        if shown:
+            report.write_layer_sheet(folder, net, shown, origin, top.k, contrast, tile)
+        else:
+            print(f"{layer}: no sheet; " + ("no unit fires" if not numbers else "too many units for one"))
+        pages.append(shown if len(drawn) <= report.MOST else [])
+    if len(pages) == len(report.PAPER_MAPS) and all(pages):
+        report.write_figure_2(folder, net, pages, origin, top.k, contrast, tile)
     report.write_numbers(folder, top, drawn, origin)
-    for name, reason in sorted({lost for shown in drawn.values() for one in shown for lost in one.missing}):
+    for name, reason in sorted(lost):
         print(f"missing since the scan: {name!r}: {reason}")
     print(f"Sheets and numbers are in {folder}")
 
@@ -226,6 +247,7 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 def _parse(words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
     """The command and its options. Defaults < --config file < command line."""
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     command = words[0] if words and words[0] in _COMMANDS else ""
     parser = _parser(command, _file_options(command, words) if command else {})
     if not words:
@@ -242,13 +264,13 @@ def _parse(words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
 def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
     """The parser of all commands, in which the chosen one has some other defaults."""
     parser = _Parser(prog="deconvnet", version=version("deconvnet"), description=_ABOUT,
-                            formatter_class=_HelpFormatter, exit_on_error=False)
+                            formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
     commands = parser.add_subcommands(dest="command")
     for name, command in _COMMANDS.items():
         text = parse_docstring(command.__doc__ or "")
         helps = {p.arg_name: p.description or "" for p in text.params}
         sub = _Parser(description=f"{text.short_description}\n\n{text.long_description or ''}",
-                             formatter_class=_HelpFormatter, exit_on_error=False)
+                             formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
         flags = [p.name for p in signature(command).parameters.values() if p.default is False]
         by_hand: set[str | int] = {*flags, *_POSITIONAL.get(name, [])}
         for positional in _POSITIONAL.get(name, []):
@@ -346,6 +368,11 @@ def _writable_file(path: str | Path) -> Path:
         raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
     _writable_folder(file.parent)
     return file
+
+
+def _names(text: str | None) -> list[str] | None:
+    """The names in a list with commas between; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _device(name: str) -> str:

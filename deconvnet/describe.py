@@ -1,10 +1,11 @@
 """What a network is made of: its layers, their maps, their receptive fields, and whether they can be mirrored."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import DeconvnetError
 from .inverses import sliding
@@ -62,6 +63,16 @@ def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int =
                 yield _layer(tape, address, made.get(number), leaves[name])
 
     return list(layers())
+
+
+def fingerprint(net: nn.Module) -> str:
+    """The SHA-256, as hex, of a network's parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        if isinstance(tensor, Tensor):  # a module may keep something else in its extra state
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _layer(tape: Tape, name: str, call: Call | None, module: nn.Module) -> Layer:

@@ -75,7 +75,8 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
         inverse: inputs (n, 3, H, W) → pixels (n, H, W, 3) uint8. By default that of ``images.preprocess`` or
             ``net.preprocess``; where there is neither, each image is stretched from its smallest to its largest value.
         batch_size: images that are recorded together.
-        tolerance: how far, relatively, an activation may be from the scan's.
+        tolerance: how far, relatively, an activation may be from the scan's; of weak ones, relatively to a hundredth of
+            the layer's strongest.
         progress: show a progress bar.
 
     Memory holds one batch, and the tiles of 64 units. An image that cannot be read any more is left out, and named in
@@ -168,8 +169,9 @@ class _Maker:
                 for entry, pixels, origin in zip(entries, signed, origins, strict=True)]
 
     def _compare(self, entries: Sequence[_Entry], values: Sequence[float]) -> None:
+        largest = float(self.top[self.layer].maximum.max())  # what rounding is relative to, in weak activations too
         for entry, value in zip(entries, values, strict=True):
-            if abs(value - entry.value) > self.tolerance * entry.value:
+            if abs(value - entry.value) > self.tolerance * max(entry.value, 0.01 * largest):
                 raise DeconvnetError(
                     f"{self.layer}:{entry.unit} is {value:.6g} at ({entry.y}, {entry.x}) of {self._name(entry.image)}, "
                     f"and the scan found {entry.value:.6g}: the images, their preprocessing or the weights are not "

@@ -401,6 +401,9 @@ def open_images(spec: str | Path, preprocess: Preprocess) -> Images:
 
     Raises UsageError where there are none.
     """
+    if not isinstance(preprocess, Preprocess):  # one's own network may bring anything
+        raise UsageError("to read images, the network's preprocess must be a deconvnet.images.Preprocess, not a "
+                         f"{type(preprocess).__name__}")
     if str(spec) in BUILTIN:
         return Photographs(preprocess, BUILTIN[str(spec)])
     if str(spec).startswith("builtin:"):

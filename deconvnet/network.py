@@ -20,7 +20,7 @@ from .images import Preprocess
 from .models import MODELS
 
 _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").parent / "weights"
-_SIZES = {"alexnet": 227, "alexnet_dense": 227}  # pixels; 224 for everything else
+_SIZES = {"alexnet": 227, "alexnet_dense": 227, "torchvision:inception_v3": 299}  # pixels; 224 for everything else
 
 
 class Network(nn.Module):
@@ -54,20 +54,12 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
         net = _build(name, card.get("arguments", {}))
     if file:
         _load_weights(net, file)
-    default = Preprocess(size=_SIZES.get(name, 224))
+    size = _SIZES.get(name, 224)
+    default = Preprocess(size, 256 if size <= 256 else round(size * 8 / 7))
     _set_default(net, "layers", [path for path, module in net.named_modules() if path and not any(module.children())])
     _set_default(net, "classes", card.get("classes", []))
-    _set_default(net, "preprocess", Preprocess(**card["preprocess"]) if "preprocess" in card else default)
+    _set_default(net, "preprocess", _preprocess(card) or default)
     return cast(Network, net.eval())
-
-
-def fingerprint(net: nn.Module) -> str:
-    """The SHA-256, as hex, of a network's parameters and buffers with their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 # ---- the network ----
@@ -79,7 +71,11 @@ def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
             near = get_close_matches(name, MODELS, n=1)
             raise UsageError(f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} There are: "
                              f"{', '.join(MODELS)}; torchvision:NAME; package.module:function; file.py:function")
-        return MODELS[name](**arguments)
+        try:
+            return MODELS[name](**arguments)
+        except TypeError as error:
+            raise DeconvnetError(f"The card beside the weights asks {name} for arguments that it does not have: {error}"
+                                 ) from error
     if source == "torchvision":
         return _from_torchvision(function)
     module = _import_file(Path(source)) if source.endswith(".py") else _import_package(source)
@@ -132,6 +128,13 @@ def _call(builder: Callable[[], Any], name: str) -> nn.Module:
     if not isinstance(net, nn.Module):
         raise DeconvnetError(f"{name} must return a torch.nn.Module, and returned a {type(net).__name__}.")
     return net
+
+
+def _preprocess(card: Mapping[str, Any]) -> Preprocess | None:
+    try:
+        return Preprocess(**card["preprocess"]) if "preprocess" in card else None
+    except TypeError as error:
+        raise DeconvnetError(f"The card beside the weights has a preprocess that cannot be read: {error}") from error
 
 
 def _set_default(net: nn.Module, name: str, value: Any) -> None:
@@ -207,6 +210,8 @@ def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
     both = wanted.keys() & given.keys()
     shapes = [f"misshapen: {name} is {tuple(given[name].shape)}, the network's is {tuple(wanted[name].shape)}"
               for name in both if given[name].shape != wanted[name].shape]
-    values = [f"not finite: {name} holds NaN or infinity" for name in both
+    dense = [name for name in both if given[name].layout == torch.strided and not given[name].is_quantized]
+    shapes += [f"not dense: {name} is sparse or quantized" for name in both - set(dense)]
+    values = [f"not finite: {name} holds NaN or infinity" for name in dense
               if given[name].shape == wanted[name].shape and not torch.isfinite(given[name]).all()]
     return sorted(missing) + sorted(extra) + sorted(shapes) + sorted(values)

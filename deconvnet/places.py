@@ -13,22 +13,21 @@ from platformdirs import user_cache_path
 _NOTE = "places.json"
 
 
-def remember(key: str, path: str | Path) -> None:
-    """Note where something lies. A cache folder that cannot be written is no error: one is asked for the path later."""
+def remember(key: str, place: str) -> None:
+    """Note where something lies. Where no cache can be written, one is asked for the place later."""
     note = user_cache_path("deconvnet") / _NOTE
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         beside = note.with_name(f"{_NOTE}.{os.getpid()}")
-        beside.write_text(json.dumps(_read(note) | {key: str(Path(path).resolve())}, indent=1), encoding="utf-8")
+        beside.write_text(json.dumps(_read(note) | {key: place}, indent=1), encoding="utf-8")
         beside.replace(note)
     except OSError:
         pass
 
 
-def recall(key: str) -> Path | None:
-    """Where something was last seen, if it is still there."""
-    path = _read(user_cache_path("deconvnet") / _NOTE).get(key)
-    return Path(path) if path is not None and Path(path).exists() else None
+def recall(key: str) -> str | None:
+    """Where something was last seen; None if that was never noted."""
+    return _read(user_cache_path("deconvnet") / _NOTE).get(key)
 
 
 def _read(note: Path) -> dict[str, str]:

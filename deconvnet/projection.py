@@ -10,7 +10,7 @@ from torch import Tensor
 from .errors import DeconvnetError, UsageError
 from .inverses import Signal, Table, fit, join, obstacle, rewindow, sliding, table
 from .receptive import Box, Field
-from .tape import Call, Tape, as_map
+from .tape import Call, Tape, as_map, full_precision
 
 Boxes = tuple[Box, ...]
 Travels = TypeVar("Travels", Signal, Boxes)
@@ -43,6 +43,7 @@ class Projection:
 
 @torch.inference_mode(False)
 @torch.no_grad()
+@full_precision()
 def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
             unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 16) -> Projection:
     """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).

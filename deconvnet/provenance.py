@@ -4,14 +4,16 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
 from .images import Images, Preprocess, decoder, open_images
-from .network import Network, fingerprint, load_model
+from .models import MODELS
+from .network import Network, load_model
 from .places import recall, remember
 
 
@@ -41,11 +43,14 @@ def provenance(command: str, settings: Mapping[str, Any], net: Network, dataset:
 
 def note_places(origin: Mapping[str, Any], model: str, weights: str | None, images: str) -> None:
     """Note, for ``reopen``, where this machine has what a result was made from."""
-    source = model.rpartition(":")[0]
-    for key, path in ((f"images {origin['images_sha256']}", images), (f"weights {origin['weights_sha256']}", weights),
-                      (f"model {origin['weights_sha256']}", source if source.endswith(".py") else None)):
+    source, _, function = model.rpartition(":")
+    if source.endswith(".py"):
+        remember(f"model {origin['weights_sha256']}", f"{Path(source).resolve()}:{function}")
+    elif _is_code(model):
+        remember(f"model {origin['weights_sha256']}", model)
+    for what, path in (("images", images), ("weights", weights)):
         if path is not None and Path(path).exists():
-            remember(key, path)
+            remember(f"{what} {origin[f'{what}_sha256']}", str(Path(path).resolve()))
 
 
 def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | None = None,
@@ -55,12 +60,15 @@ def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | N
     Raises UsageError where something cannot be found, with the option that says where it is, and DeconvnetError where
     what is found is not what the result was made from.
     """
-    model = model or _find_model(origin)
+    if not origin.get("images_sha256"):
+        raise UsageError("The scan does not say what it was made from, so it was not made by deconvnet scan; "
+                         "deconvnet.gallery draws it in Python.")
+    model = model or _find(origin, "model", "weights_sha256", lambda name: not _is_code(name))
     weights = weights or _find(origin, "weights", "weights_sha256", lambda name: name in (None, "demo"))
-    images = images or _find(origin, "images", "images_sha256", lambda name: name.startswith("builtin:"))
-    net = load_model(model, weights)
+    images = images or _find(origin, "images", "images_sha256", lambda name: str(name).startswith("builtin:"))
+    net = load_model(model or "", weights)
     if fingerprint(net) != origin["weights_sha256"]:
-        raise DeconvnetError(f"The weights of {_name(model)} are not those of the scan. "
+        raise DeconvnetError(f"The weights of {_name(model or '')} are not those of the scan. "
                              + ("If they are drawn anew each time, save them, and scan with --weights."
                                 if weights is None else "Say with --weights which file the scan was made with."))
     net.preprocess = Preprocess(**origin["preprocess"])
@@ -76,26 +84,23 @@ def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | N
     if known(name):
         return name
     place = recall(f"{what} {origin[key]}")
-    if place is None:
-        raise UsageError(f"The scan was made with the {what} {name!r}, and where they lie is not known here: "
-                         f"add --{what} and the path.")
-    return str(place)
+    path = (place or "").rpartition(":")[0] if what == "model" else place or ""
+    if place is None or ((path.endswith(".py") or what != "model") and not Path(path).exists()):
+        raise UsageError(f"The scan was made with the {what} {name!r}, and where to find that is not known here: "
+                         f"add --{what}.")
+    return place
 
 
-def _find_model(origin: Mapping[str, Any]) -> str:
-    source, _, function = origin["model"].rpartition(":")
-    if not source.endswith(".py"):
-        return origin["model"]
-    place = recall(f"model {origin['weights_sha256']}")
-    if place is None:
-        raise UsageError(f"The scan was made with {origin['model']}, and where that file lies is not known here: "
-                         "add --model and the path.")
-    return f"{place}:{function}"
+def _is_code(model: Any) -> bool:
+    """Whether a model's name means code to be run. Such a name is never taken from a file, which anyone may have made,
+    but only from the user or from this machine's own note.
+    """
+    return model not in MODELS and not str(model).startswith("torchvision:")
 
 
 def _name(path: str) -> str:
     """The last part of a path; names that are no paths stay as they are."""
-    return path if path.startswith(("builtin:", "torchvision:")) else PurePath(path).name
+    return path if path.startswith(("builtin:", "torchvision:")) else Path(path).resolve().name
 
 
 def _version(package: str) -> str:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from .scanned import Scan
 
 PAPER_MAPS = (9, 16, 12, 10, 10)  # how many maps of layers 1 to 5 the paper's Figure 2 shows (48 and layer 1's 9)
 
+MOST = 128  # units on one sheet; more would be neither seen nor held in memory
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # on Windows
+
 Chosen = dict[str, list[int]]  # layer → its units
 
 
@@ -30,6 +34,10 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
     ``layers`` defaults to all that have maps; ``units`` is such as ``3,17,90-95`` (of every layer) or
     ``conv5:147,conv3:5-9``; ``count`` defaults to the paper's. Raises UsageError for what does not exist.
     """
+    if count is not None and not 1 <= count <= MOST:
+        raise UsageError(f"--random must be from 1 to {MOST}: {count}. --units may name any number.")
+    if units and (count is not None or (":" in units and layers)):
+        raise UsageError("--units says which: it goes neither with --random nor, with layers of its own, with --layers")
     if units and ":" in units:
         return _by_address(top, units)
     chosen: Chosen = {}
@@ -44,33 +52,30 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
     return chosen
 
 
-def write_sheets(folder: Path, net: nn.Module, galleries: Mapping[str, Sequence[Gallery]], origin: Mapping[str, Any],
-                 k: int, contrast: Contrast = "unit", tile: int = 80) -> None:
-    """Writes a sheet for each layer, with k places per unit, and where there are five the paper's page as figure2."""
-    filters = {layer: _filters(net, layer, shown) for layer, shown in galleries.items()}
-    for layer, shown in galleries.items():
-        if shown:
-            sheet = layer_sheet(shown, tile, k, contrast, filters[layer], f"{layer}: {_caption(origin)}")
-            _write(folder, layer, sheet, origin)
-    pages = list(galleries.values())
-    if len(pages) == len(PAPER_MAPS) and all(pages):
-        titles = [f"Layer {n}: {layer}" for n, layer in enumerate(galleries, 1)]
-        first = filters[next(iter(galleries))]
-        _write(folder, "figure2", figure_2(pages, first, tile, k, contrast, titles), origin)
+def write_layer_sheet(folder: Path, net: nn.Module, shown: Sequence[Gallery], origin: Mapping[str, Any], k: int,
+                      contrast: Contrast = "unit", tile: int = 80) -> None:
+    """Writes the sheet of some units of one layer, with k places for each, as PNG and PDF named for the layer."""
+    layer = shown[0].layer
+    title = printable(f"{layer}: {_caption(origin)}")
+    _write(folder, layer, layer_sheet(shown, tile, k, contrast, _filters(net, shown), title), origin)
 
 
-def write_unit_sheets(folder: Path, galleries: Mapping[str, Sequence[Gallery]], origin: Mapping[str, Any],
-                      k: int, contrast: Contrast = "unit", zoom: int = 1) -> None:
-    """Writes a sheet for each unit, as ``conv5_147``."""
-    for layer, shown in galleries.items():
-        for one in shown:
-            _write(folder, f"{layer}_{one.unit}", unit_sheet(one, zoom, k, contrast), origin)
+def write_figure_2(folder: Path, net: nn.Module, pages: Sequence[Sequence[Gallery]], origin: Mapping[str, Any], k: int,
+                   contrast: Contrast = "unit", tile: int = 80) -> None:
+    """Writes the page of the paper's Figure 2, all layers together, as figure2."""
+    titles = [printable(f"Layer {n}: {shown[0].layer}") for n, shown in enumerate(pages, 1)]
+    _write(folder, "figure2", figure_2(pages, _filters(net, pages[0]), tile, k, contrast, titles), origin)
 
 
-def write_numbers(folder: Path, top: Scan, galleries: Mapping[str, Sequence[Gallery]],
-                  origin: Mapping[str, Any]) -> None:
-    """Writes gallery.json, the activations that were drawn, and units.csv, what the scan knows of every unit."""
-    drawn = [_numbers(one) for shown in galleries.values() for one in shown]
+def write_unit_sheet(folder: Path, one: Gallery, origin: Mapping[str, Any], k: int, contrast: Contrast = "unit",
+                     zoom: int = 1) -> None:
+    """Writes the sheet of one unit, as units/conv5_147."""
+    (folder / "units").mkdir(exist_ok=True)
+    _write(folder / "units", f"{one.layer}_{one.unit}", unit_sheet(one, zoom, k, contrast), origin)
+
+
+def write_numbers(folder: Path, top: Scan, drawn: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
+    """Writes gallery.json, the ``numbers`` of what was drawn, and units.csv, what the scan knows of every unit."""
     text = json.dumps({"provenance": origin, "units": drawn}, indent=1)
     write_whole(folder / "gallery.json", text.encode())
     table = io.StringIO()
@@ -78,53 +83,10 @@ def write_numbers(folder: Path, top: Scan, galleries: Mapping[str, Sequence[Gall
     writer.writerow(["unit", "maximum", "fires", "state", "class", "selectivity"])
     for layer in top:
         writer.writerows(_unit_rows(top, layer))
-    write_whole(folder / "units.csv", table.getvalue().encode("utf-8", "replace"))
+    write_whole(folder / "units.csv", table.getvalue().encode("utf-8"))
 
 
-def summarise(top: Scan) -> list[tuple[str, ...]]:
-    """A row for each layer: name, units, dead ones, those that fire for everything, the most class-selective ones."""
-    return [(layer, str(len(found.fired)), _some(found.dead.tolist()), _some(found.always.tolist()),
-             _most_selective(top, layer)) for layer, found in top.items()]
-
-
-def _by_address(top: Scan, units: str) -> Chosen:
-    chosen: Chosen = {}
-    for word in units.split(","):
-        layer, colon, numbers = word.strip().rpartition(":")
-        if not colon:
-            raise UsageError(f"--units {units}: give a layer to each (conv5:147,conv3:5-9), or to none (3,17,90-95)")
-        chosen.setdefault(layer, []).extend(parse_units(numbers, len(top[layer].fired)))
-    return chosen
-
-
-def _with_maps(top: Scan) -> list[str]:
-    """The layers that are no fully connected ones: some activation lies elsewhere than at (0, 0)."""
-    return [layer for layer, found in top.items() if bool((found.positions > 0).any())] or list(top)
-
-
-def _filters(net: nn.Module, layer: str, shown: Sequence[Gallery]) -> np.ndarray | None:
-    """The filters (units, 3, h, w), where a layer looks at pixels and so can be shown without a deconvnet."""
-    module = dict(net.named_modules()).get(layer)
-    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
-    if module is not first or not isinstance(module, nn.Conv2d) or module.weight.shape[1] != 3:
-        return None
-    return module.weight.detach().cpu().numpy()[[one.unit for one in shown]]
-
-
-def _write(folder: Path, name: str, sheet: Sheet, origin: Mapping[str, Any]) -> None:
-    """The sheet as PNG and as PDF, each with where it comes from."""
-    about = json.dumps(origin)
-    name = name.replace("/", "_").replace("#", "_call")
-    write_whole(folder / f"{name}.png", sheet.png({"Software": "deconvnet", "Provenance": about}))
-    write_whole(folder / f"{name}.pdf", sheet.pdf({"Title": name, "Subject": about}))
-
-
-def _caption(origin: Mapping[str, Any]) -> str:
-    weights = f" ({origin['weights']})" if origin.get("weights") else ""
-    return f"{origin['model']}{weights} on {origin['images']}"
-
-
-def _numbers(one: Gallery) -> dict[str, Any]:
+def numbers(one: Gallery) -> dict[str, Any]:
     """A unit's activations: value, image, (y, x) on the map, the half-open box [top left, bottom right] in pixels."""
     size = np.array(one.patches.shape[1:3])                                      # (2,)
     return {
@@ -135,6 +97,60 @@ def _numbers(one: Gallery) -> dict[str, Any]:
         "boxes": np.stack([one.origins, one.origins + size], axis=1).tolist(),   # (k, 2, 2)
         "missing": one.missing,
     }
+
+
+def summarise(top: Scan) -> list[tuple[str, ...]]:
+    """A row for each layer: name, units, dead ones, those that fire for everything, the most class-selective ones."""
+    return [(layer, str(len(found.fired)), _some(found.dead.tolist()), _some(found.always.tolist()),
+             _most_selective(top, layer)) for layer, found in top.items()]
+
+
+def printable(text: str) -> str:
+    """The text as any terminal and font takes it: what is not text in the name of a file or folder is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def file_name(name: str) -> str:
+    """A name as any file system takes it, another one for each: what is not plain is escaped as in web addresses."""
+    safe = quote(name, safe="", errors="surrogateescape").replace("~", "%7E")
+    return f"~{safe}" if safe.partition(".")[0].lower() in _RESERVED else safe
+
+
+def _by_address(top: Scan, units: str) -> Chosen:
+    chosen: Chosen = {}
+    for word in units.split(","):
+        layer, colon, numbers = word.strip().rpartition(":")
+        if not colon:
+            raise UsageError(f"--units {units}: give a layer to each (conv5:147,conv3:5-9), or to none (3,17,90-95)")
+        chosen.setdefault(layer, []).extend(parse_units(numbers, len(top[layer].fired)))
+    return {layer: list(dict.fromkeys(numbers)) for layer, numbers in chosen.items()}
+
+
+def _with_maps(top: Scan) -> list[str]:
+    """The layers but the fully connected ones, all whose activations lie at (0, 0)."""
+    flat = {layer for layer, found in top.items() if found.maximum.any() and not (found.positions > 0).any()}
+    return [layer for layer in top if layer not in flat] or list(top)
+
+
+def _filters(net: nn.Module, shown: Sequence[Gallery]) -> np.ndarray | None:
+    """The filters (units, 3, h, w), where a layer looks at pixels and so can be shown without a deconvnet."""
+    module = dict(net.named_modules()).get(shown[0].layer)
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    if module is not first or not isinstance(module, nn.Conv2d) or module.weight.shape[1] != 3:
+        return None
+    return module.weight.detach().cpu().numpy()[[one.unit for one in shown]]
+
+
+def _write(folder: Path, name: str, sheet: Sheet, origin: Mapping[str, Any]) -> None:
+    """The sheet as PNG and as PDF, each with where it comes from."""
+    about, name = json.dumps(origin), file_name(name)
+    write_whole(folder / f"{name}.png", sheet.png({"Software": "deconvnet", "Provenance": about}))
+    write_whole(folder / f"{name}.pdf", sheet.pdf({"Title": name, "Subject": about}))
+
+
+def _caption(origin: Mapping[str, Any]) -> str:
+    weights = f" ({origin['weights']})" if origin.get("weights") else ""
+    return f"{origin['model']}{weights} on {origin['images']}"
 
 
 def _unit_rows(top: Scan, layer: str) -> list[tuple[Any, ...]]:
@@ -149,7 +165,7 @@ def _unit_rows(top: Scan, layer: str) -> list[tuple[Any, ...]]:
 
 
 def _class(top: Scan, label: int) -> str:
-    return "" if label < 0 else top.classes[label] if label < len(top.classes) else str(label)
+    return "" if label < 0 else printable(top.classes[label]) if label < len(top.classes) else str(label)
 
 
 def _some(units: Sequence[int], most: int = 6) -> str:

@@ -21,10 +21,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .batches import Batch, batches, is_indexed, kind, length, unequal
+from .describe import fingerprint
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .files import write_whole
 from .scanned import LayerScan, Scan, decode, encode, read_bytes
-from .tape import count_calls, resolve, watch
+from .tape import count_calls, full_precision, resolve, watch
 from .topk import Found, NotFinite
 
 
@@ -32,7 +33,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
          batch_size: int = 32, workers: int = 0, per_image: int = 1, device: str | torch.device | None = None,
          shard: tuple[int, int] = (0, 1), strict: bool = False, progress: bool = False,
          provenance: Mapping[str, Any] | None = None, checkpoint: str | Path | None = None,
-         every: float = 20.0) -> Scan:
+         every: float = 20.0, out: str | Path | None = None) -> Scan:
     """The k strongest activations of every unit of the layers, from one forward pass over the images.
 
     An activation is the positive part of what the named module puts out, at the moment it returns: ``conv5`` and
@@ -56,6 +57,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
         checkpoint: a file in which the state is kept while the scan runs, and from which the same call goes on after
             an interruption, to the same result. It is deleted at the end.
         every: seconds between two checkpoints.
+        out: a file to save the result in. Only when it is there is the checkpoint deleted.
 
     Raises UsageError for wrong arguments, a layer that does not exist, no images, images of different sizes; and
     DeconvnetError, naming layer and image, where an activation is NaN or infinite.
@@ -68,12 +70,14 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     if checkpoint is not None:
         store.fingerprint = _fingerprint(net, images, blank, layers=wanted, batch_size=batch_size)
     result = store.load() or blank
-    with _placed(net, device) as place, _bar(progress, images, shard) as bar:
+    with _placed(net, device) as place, full_precision(), _bar(progress, images, shard) as bar:
         stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers)
         with closing(stream), torch.no_grad(), store.kept(result):
             bar.update(result.count + len(result.unreadable))
             _go_through(_Forward(net, wanted, place), stream, result, strict, store, bar)
     _check_seen(result, images)
+    if out is not None:
+        result.save(out)
     store.remove()
     return result
 
@@ -140,8 +144,12 @@ class _Forward:
     def _lay_out(self, image: Tensor, result: Scan) -> None:
         """Find out, with one image, which layers there are, how often each is called and how many units it has."""
         outputs: dict[str, Tensor] = {}
-        with watch(self.net, outputs.__setitem__):
-            self.net(image)
+        try:
+            with watch(self.net, outputs.__setitem__):
+                self.net(image)
+        except RuntimeError as error:
+            raise DeconvnetError(f"The network cannot take an image of {tuple(image.shape[1:])}: {error}. Preprocess "
+                                 "the images as it expects them.") from error
         calls = count_calls(outputs)
         if self.layers is None:
             kinds = {name for name, module in self.net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
@@ -249,6 +257,12 @@ def _check_seen(result: Scan, images: Any) -> None:
     raise UsageError(f"None of the {len(result.unreadable)} images could be read; the first is {name}: {reason}")
 
 
+def _given(images: Any, name: str) -> Any:
+    """A list that the images bring along; empty where they do not, or say None."""
+    found = getattr(images, name, None)
+    return () if found is None else found
+
+
 def _blank(images: Any, k: int, per_image: int, shard: tuple[int, int], provenance: Mapping[str, Any] | None) -> Scan:
     """A scan that has seen no image, with the names that the images bring along."""
     try:
@@ -259,9 +273,9 @@ def _blank(images: Any, k: int, per_image: int, shard: tuple[int, int], provenan
         raise UsageError(f"A tensor of images must be (N, 3, H, W), not {kind(images)}")
     if not (is_indexed(images) or isinstance(images, Iterable)):
         raise UsageError(f"images must be a tensor, a Dataset or an iterable of batches, not {kind(images)}")
-    files = [os.fspath(file) for file in getattr(images, "files", ())]
-    classes = [str(name) for name in getattr(images, "classes", ())]
-    labels = [int(label) for label in getattr(images, "labels", ())]
+    files = [os.fspath(file) for file in _given(images, "files")]
+    classes = [str(name) for name in _given(images, "classes")]
+    labels = [int(label) for label in _given(images, "labels")]
     for name, given in (("files", files), ("labels", labels)):
         if given and len(given) != (length(images) or len(given)):
             raise UsageError(f"The data set has {length(images)} images, but {len(given)} {name}")
@@ -335,12 +349,7 @@ class _Checkpoint:
 
 def _fingerprint(net: nn.Module, images: Any, blank: Scan, **settings: Any) -> dict[str, Any]:
     """What must be the same for a scan to go on: the caller's provenance, the settings, the weights, the images."""
-    weights = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        weights.update(f"{name} {kind(tensor)}".encode())
-        if isinstance(tensor, Tensor):  # a module may keep something else in its extra state
-            weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     names = hashlib.sha256(json.dumps([blank.files, blank.classes, blank.labels]).encode()).hexdigest()
     facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": length(images),
-             "names": names, "weights": weights.hexdigest()}
+             "names": names, "weights": fingerprint(net)}
     return json.loads(json.dumps({**blank.provenance, **facts, **settings}))

@@ -115,7 +115,8 @@ def test_scan_then_gallery(place, capsys):
     assert top["conv2"].values.shape == (12, 4) and len(top.files) == 13 and top.classes == ["cat", "dog"]
     assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv2:3,conv1:0-1"]) == 0
     made = {p.name for p in (place / "sheets").iterdir()}
-    assert made >= {"conv1.png", "conv1.pdf", "conv2.png", "conv2_3.png", "conv1_1.pdf", "gallery.json", "units.csv"}
+    assert made >= {"conv1.png", "conv1.pdf", "conv2.png", "gallery.json", "units.csv"}
+    assert {p.name for p in (place / "sheets/units").glob("*.png")} == {"conv2_3.png", "conv1_0.png", "conv1_1.png"}
     numbers = json.loads((place / "sheets/gallery.json").read_text())
     assert [u["unit"] for u in numbers["units"]] == ["conv2:3", "conv1:0", "conv1:1"]
     unit = numbers["units"][0]
@@ -143,6 +144,27 @@ def test_a_gallery_finds_images_that_have_moved_when_told(place, capsys):
     assert main(["gallery", "out/top.safetensors", "--out", "sheets"]) == 2
     assert "add --images" in capsys.readouterr().err
     assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--images", "elsewhere"]) == 0
+
+
+@pytest.mark.parametrize("model", ["evil:boom", "evil.py:boom", "os:getcwd", "../evil.py:boom", 7, None])
+def test_a_scan_file_cannot_name_code_to_run(place, capsys, model):
+    (place / "evil.py").write_text("def boom():\n    open('canary', 'w').close()\n")
+    assert scan() == 0
+    top = deconvnet.read_scan("out/top.safetensors")
+    top.provenance["model"], top.provenance["weights_sha256"] = model, "0" * 64
+    top.save("out/evil.safetensors")
+    assert main(["gallery", "out/evil.safetensors", "--out", "sheets"]) == 2
+    assert "add --model" in capsys.readouterr().err
+    assert not (place / "canary").exists()
+    assert main(["gallery", "out/evil.safetensors", "--out", "sheets", "--model", "evil.py:boom"]) == 1
+    assert (place / "canary").exists(), "what the user names is run, or this test shows nothing"
+
+
+def test_a_scan_without_provenance_says_so(place, capsys):
+    net = deconvnet.load_model("mine.py:build")
+    deconvnet.scan(net, deconvnet.open_images("photos", net.preprocess), layers=["conv1"]).save("bare.safetensors")
+    assert main(["gallery", "bare.safetensors", "--out", "sheets"]) == 2
+    assert "does not say what it was made from" in capsys.readouterr().err
 
 
 def test_a_gallery_of_other_images_or_weights_is_refused(place, capsys):

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import deconvnet
+from deconvnet.describe import fingerprint
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.images import Preprocess
-from deconvnet.network import fingerprint
 
 SOURCE = """
 from collections import OrderedDict
