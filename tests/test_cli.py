@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import deconvnet
 from deconvnet.cli import main
+from deconvnet.scanned import Scan
 from deconvnet.topk import TopK
 
 SOURCE = """
@@ -185,6 +187,48 @@ def test_an_image_that_is_damaged_after_the_scan_is_named(place, capsys):
     assert "missing since the scan: 'dog/00.png'" in capsys.readouterr().out
 
 
+def test_a_weak_activation_is_no_reason_to_refuse(place):
+    weak = "    net.conv2.bias.data.fill_(0)\n    net.conv2.weight.data[3] *= 1e-9\n"
+    text = SOURCE.replace("    return net\n\ndef sig", f"{weak}    return net\n\ndef sig")
+    assert text != SOURCE
+    (place / "mine.py").write_text(text)
+    assert scan("--layers", "conv2", "--batch-size", "13") == 0
+    top = deconvnet.read_scan("out/top.safetensors")
+    top["conv2"].values[3] *= 1.1  # as kernels round differently for another batch size
+    top.save("out/top.safetensors")
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv2:3"]) == 0
+
+
+def test_a_network_that_does_not_take_the_images_is_named(place, capsys):
+    (place / "mine.py").write_text(SOURCE.replace("Preprocess(32, 32)", "Preprocess(48, 48)"))
+    assert scan() == 1
+    assert "cannot take an image of (3, 48, 48)" in capsys.readouterr().err
+
+
+def test_a_preprocess_of_ones_own_that_is_none_of_ours_is_refused(place, capsys):
+    (place / "mine.py").write_text(SOURCE.replace("Preprocess(32, 32)", "print"))
+    assert scan() == 2
+    assert "must be a deconvnet.images.Preprocess" in capsys.readouterr().err
+
+
+def test_what_was_not_foreseen_is_one_line_too(place, capsys, monkeypatch):
+    monkeypatch.setattr("deconvnet.network.load_model", lambda *_: 1 / 0)
+    assert scan() == 1
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError" in error and "Traceback" not in error and "--debug" in error
+
+
+def test_a_scan_that_cannot_be_saved_keeps_its_state(place, capsys, monkeypatch):
+    def full(self, path):
+        raise deconvnet.DeconvnetError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr(time, "monotonic", iter(range(0, 10**9, 100)).__next__)  # the state is saved at every batch
+    monkeypatch.setattr(Scan, "save", full)
+    assert scan("--batch-size", "4") == 1
+    assert "No space left" in capsys.readouterr().err
+    assert (place / "out/top.safetensors.partial").exists()
+
+
 def test_strict_stops_at_the_first_image_that_cannot_be_read(place, capsys):
     assert scan("--strict") == 1
     assert "cat/broken.jpg" in capsys.readouterr().err
@@ -231,7 +275,8 @@ def test_options_from_a_file_and_from_the_line(place):
 ])
 def test_a_wrong_key_is_named_with_its_file(place, capsys, text, says):
     (place / "scan.yaml").write_text(text)
-    assert main(["scan", "--config", "scan.yaml"]) == 2
+    for words in (["--config", "scan.yaml"], ["--config=scan.yaml"]):
+        assert main(["scan", *words]) == 2
     error = capsys.readouterr().err
     assert "scan.yaml" in error and says in error
 
