@@ -13,7 +13,8 @@ from torch.nn.modules import module as torch_module
 
 import deconvnet
 from deconvnet.errors import DeconvnetError, UsageError
-from deconvnet.tape import count_calls, resolve, watch
+from deconvnet.inverses import DECONVNET
+from deconvnet.tape import count_calls, record_as_far_as, resolve, watch
 
 
 class Net(nn.Module):
@@ -416,8 +417,43 @@ def test_recording_a_thousand_times_leaves_no_hook_and_follows_no_gradient():
 @pytest.mark.parametrize("first", [nn.Identity(), nn.ReLU(inplace=True), nn.Dropout(inplace=True)])
 def test_the_images_are_left_as_they_were(first):
     x = images()
-    deconvnet.record(nn.Sequential(first, small_network()).eval(), x)
+    tape = deconvnet.record(nn.Sequential(first, small_network()).eval(), x)
     assert torch.equal(x, images())
+    x.zero_()
+    assert tape.activations("0").any()  # nor does the tape change with them
+
+
+class Precision(nn.Module):
+    def forward(self, x):
+        self.seen = torch.backends.cudnn.allow_tf32
+        return x.relu()
+
+
+def test_convolutions_are_computed_in_full_precision_up_and_down():
+    before = torch.backends.cudnn.allow_tf32
+    net, seen = nn.Sequential(Precision()), []
+    table = {**DECONVNET, torch.Tensor.relu: lambda call, s: [seen.append(torch.backends.cudnn.allow_tf32), s][1:]}
+    deconvnet.project(deconvnet.record(net, images()), "0", [(0, 0, 0, 0)], method=table)
+    assert net[0].seen is False and seen == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_tape_as_far_as_a_layer_is_the_same_and_the_rest_is_not_run():
+    net = small_network()
+    whole = deconvnet.project(deconvnet.record(net, images()), "5", [(0, 0, 0, 0), (1, 1, 2, 2)])
+    net[6] = Stop(ValueError("not to be called"))
+    hooks = len(torch_module._global_forward_hooks)
+    tape = record_as_far_as(net, images(), "5")
+    assert list(tape.layers) == ["0", "1", "2", "3", "4", "5"] and len(torch_module._global_forward_hooks) == hooks
+    assert torch.equal(deconvnet.project(tape, "5", [(0, 0, 0, 0), (1, 1, 2, 2)]).pixels, whole.pixels)
+
+
+@pytest.mark.parametrize(("last", "calls"), [("relu#1", 1), ("relu#2", 2)])
+def test_a_tape_as_far_as_one_call_of_a_module_ends_with_that_call(last, calls):
+    net = Net(lambda net, x: net.relu(net.two(net.relu(net.one(x)))), one=conv(), two=conv(4, 4), relu=nn.ReLU())
+    tape = record_as_far_as(net, images(), last)
+    assert names(tape).count("relu") == calls
+    assert torch.equal(tape.activations(last), deconvnet.record(net, images()).activations(last))
 
 
 @pytest.mark.parametrize("write", [lambda x: x.__ipow__(2), lambda x: x.__itruediv__(2), lambda x: x.__imod__(2)],
