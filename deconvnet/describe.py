@@ -45,12 +45,12 @@ def receptive_field(net: nn.Module, layer: str, size: tuple[int, int] = (224, 22
     Unit (i, j) sees the pixels from ``start + (i, j)·stride``, ``size`` of them, before clipping to the image. Raises
     UsageError where there is no such layer and DeconvnetError where a call below it cannot be followed.
     """
-    return field_of(_record_blank(net, size, channels), layer)
+    return field_of(_record_noise(net, size, channels), layer)
 
 
 def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int = 3) -> list[Layer]:
     """Every layer without layers of its own that a forward pass of ``size`` (H, W) calls, in the order of the calls."""
-    tape = _record_blank(net, size, channels)
+    tape = _record_noise(net, size, channels)
     leaves = {name: module for name, module in net.named_modules() if not any(module.children())}
     repeated = {name for name, calls in count_calls(tape.layers).items() if calls > 1}
     made = {output: call for call in tape.calls for output in call.outputs}
@@ -88,12 +88,12 @@ def _layer(tape: Tape, name: str, call: Call | None, module: nn.Module) -> Layer
                  parameters, obstacle)
 
 
-def _record_blank(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
-    """A tape of one blank image: the geometry does not depend on what is in it."""
+def _record_noise(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
+    """A tape of one image of noise: the geometry does not depend on what is in it."""
     like = next((p for p in net.parameters()), torch.zeros(()))
-    blank = torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device)
+    noise = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
     try:
-        return record(net, blank)
+        return record(net, noise.to(like.device, like.dtype))
     except RuntimeError as error:
-        raise DeconvnetError(f"The network cannot take a blank image of {channels}×{size[0]}×{size[1]}: {error}. "
+        raise DeconvnetError(f"The network cannot take an image of {channels}×{size[0]}×{size[1]}: {error}. "
                              "Another size may suit it.") from error

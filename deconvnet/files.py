@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import threading
 from pathlib import Path
 
 from .errors import DeconvnetError
@@ -11,7 +12,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises DeconvnetError, naming the file, where that is not possible; what was there before is then still there.
     """
-    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    beside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")  # short, whatever the file is called
     try:
         try:
             with beside.open("wb") as file:

@@ -221,7 +221,7 @@ def _only_plain_sums(a: SimpleNamespace, call: Call) -> str | None:
 
 
 def _only_channels(a: SimpleNamespace, call: Call) -> str | None:
-    plain = a.dim in (1, 1 - len(call.shape)) and len(call.inputs) == len(a.tensors)
+    plain = getattr(a, "axis", a.dim) in (1, 1 - len(call.shape)) and len(call.inputs) == len(a.tensors)
     return None if plain else "only the concatenation of channels (dim=1) of tensors made from the image has a rule"
 
 

@@ -78,5 +78,5 @@ def test_a_layer_that_does_not_exist_or_cannot_be_followed_is_refused():
 
 
 def test_an_image_that_the_network_cannot_take_is_an_error_that_says_so():
-    with pytest.raises(DeconvnetError, match="cannot take a blank image of 3×4×4"):
+    with pytest.raises(DeconvnetError, match="cannot take an image of 3×4×4"):
         describe(nn.Sequential(nn.Conv2d(3, 2, 7)), (4, 4))

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,26 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+ALONE = """
+import resource, socket, sys
+def refuse(*_, **__): raise OSError("the demo went to the network")
+socket.socket.connect = socket.getaddrinfo = refuse
+import deconvnet.cli
+print(deconvnet.__file__)
+code = deconvnet.cli.main()
+print("peak of memory in MiB:", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+sys.exit(code)
+"""
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with the wheel in it, and a copy of the checkout from which it was built nowhere on the path."""
+    """A folder, and the wheel that is installed in it, built from a copy so that nothing stale gets in."""
     place = tmp_path_factory.mktemp("wheel")
+    copy = shutil.copytree(ROOT, place / "copy", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", place, ROOT], check=True, capture_output=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", place, copy], check=True,
+                   capture_output=True)
     (wheel,) = place.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", place / "site", wheel], check=True, capture_output=True)
     return place, wheel
@@ -27,19 +41,14 @@ def installed(tmp_path_factory):
 
 def run(place, *words):
     environment = os.environ | {"PYTHONPATH": str(place / "site"), "XDG_CACHE_HOME": str(place / "cache")}
-    code = "import sys, deconvnet.cli; print(deconvnet.__file__); sys.exit(deconvnet.cli.main())"
-    command = [sys.executable, "-c", code, *words]
+    command = [sys.executable, "-c", ALONE, *words]
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_the_wheel_holds_packages_and_weights_and_nothing_else(installed):
     names = zipfile.ZipFile(installed[1]).namelist()
     assert "deconvnet/models/weights/zfnet_demo.safetensors" in names and "deconvnet/models/zfnet.py" in names
-    assert {name.split("/")[0] for name in names} == {"deconvnet", f"deconvnet-{version(names)}.dist-info"}
-
-
-def version(names):
-    return next(name.split("-")[1].split(".dist-info")[0] for name in names if ".dist-info/" in name)
+    assert {name.split("/")[0] for name in names} == {"deconvnet", f"deconvnet-{version('deconvnet')}.dist-info"}
 
 
 def test_the_demo_runs_from_the_wheel(installed):
@@ -47,6 +56,7 @@ def test_the_demo_runs_from_the_wheel(installed):
     ran = run(place, "demo", "--out", "pictures")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(str(place / "site")), "the checkout was used, not the wheel"
+    assert int(ran.stdout.rstrip().rpartition(":")[2]) < 2048, ran.stdout
     made = {path.name for path in (place / "pictures").iterdir()}
     names = ("figure2", "conv1", "conv2", "conv3", "conv4", "conv5")
     sheets = {f"{name}.{ending}" for name in names for ending in ("png", "pdf")}
