@@ -9,6 +9,7 @@ import torch
 from squeezenet import DATA
 
 import deconvnet
+from deconvnet.gallery import cut
 
 pytestmark = pytest.mark.skipif(not (DATA / "squeezenet").is_dir() or not (DATA / "caltech101").is_dir(),
                                 reason="needs SqueezeNet and Caltech-101 beside the checkout")
@@ -43,7 +44,7 @@ def test_deeper_layers_group_objects(found):
     assert last > middle > first and last > 1.4 * first, (first, middle, last)
 
 
-def test_first_layer_patches_look_like_their_filters(found):
+def test_first_layer_patches_are_cut_where_their_filters_looked(found):
     net, images, top = found
     units = list(range(0, 96, 8))
     shown = list(deconvnet.gallery(net, top, "conv1", units, images))
@@ -58,6 +59,22 @@ def likeness(shown, weight):
     patches = shown.patches.transpose(0, 3, 1, 2).astype(float)              # (9, 3, 7, 7)
     patches, weight = (x - x.mean((-2, -1), keepdims=True) for x in (patches, weight))
     return np.mean([np.corrcoef(patch.ravel(), weight.ravel())[0, 1] for patch in patches])
+
+
+def test_the_first_layer_finds_oriented_edges(found):
+    net, images, top = found
+    best = [patch for shown in deconvnet.gallery(net, top, "conv1", range(96), images) for patch in shown.patches]
+    draw = np.random.default_rng(0)
+    views = [images.image(int(n)) for n in draw.integers(0, len(images), 100)]
+    anywhere = [cut(view, draw.integers(0, 220, 2), (7, 7)) for view in views for _ in range(5)]
+    assert np.mean([coherence(p) for p in best]) > 1.2 * np.mean([coherence(p) for p in anywhere])
+
+
+def coherence(patch):
+    """How far the brightness of a patch (h, w, 3) changes along one direction only, 0..1: its structure tensor's."""
+    dy, dx = np.gradient(patch.astype(float).mean(2))
+    spread = np.hypot((dx * dx - dy * dy).sum(), 2 * (dx * dy).sum())
+    return spread / max((dx * dx + dy * dy).sum(), 1e-9)
 
 
 def test_it_knows_what_it_sees(found):
