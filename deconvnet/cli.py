@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 from argparse import ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from inspect import signature
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .describe import Layer
+    from .images import Images
+    from .network import Network
+    from .scanned import Scan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,18 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
     """The paper's Figure 2 for the ZFNet that ships, on scikit-image's photographs: offline, about a minute.
 
-    Scans some hundreds of views of the photographs, and draws for each of the five layers the nine strongest
-    activations of some units: their reconstructions on the left, the image patches that caused them on the right. The
-    scan is kept beside the sheets: deconvnet gallery OUT/scan.safetensors --out DIR draws other units.
+    Scans 472 views of the photographs that lie apart (builtin:photographs-apart), and draws for each of the five layers
+    the nine strongest activations of some units: their reconstructions on the left, the image patches that caused them
+    on the right. The scan is kept too: deconvnet gallery OUT/scan.safetensors --out DIR draws other units.
 
     Args:
         out: folder for the sheets (PNG and PDF), the scan, and the numbers behind them.
         seed: of the random choice of units.
     """
     folder = _writable_folder(out)
-    run_scan("zfnet", "builtin:photographs-apart", str(folder / "scan.safetensors"), "demo",
-             layers="conv1,conv2,conv3,conv4,conv5")
+    _scan("zfnet", "builtin:photographs-apart", folder / "scan.safetensors", "demo",
+          ["conv1", "conv2", "conv3", "conv4", "conv5"])
     run_gallery(str(folder / "scan.safetensors"), str(folder), seed=seed)
+    print(f"All layers on one page: {folder / 'figure2.png'}")
 
 
 def run_describe(model: str, weights: str | None = None, size: int | None = None) -> None:
@@ -103,9 +107,10 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
 
     Args:
         model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
-        images: a folder of images, with a subfolder for each class or without; or builtin:photographs.
-        out: the file to write, ending in .safetensors.
-        weights: demo, or a .safetensors, .pt or .pth file. Without, our networks are random.
+        images: a folder of images, with a subfolder for each class or without; or builtin:photographs (2,558 views),
+            builtin:photographs-apart (472 views that hardly overlap).
+        out: the file to write, such as top.safetensors.
+        weights: demo, or a .safetensors, .pt or .pth file. Without, the networks of ours and of torchvision are random.
         layers: names with commas between (deconvnet describe MODEL lists them). Default: all convolutions and
             fully connected layers.
         top: how many activations of each unit to keep; the paper shows 9.
@@ -115,27 +120,10 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
         device: cpu, cuda, or auto: cuda where there is one.
         strict: stop at the first image that cannot be read, instead of skipping and naming it.
     """
-    from .images import open_images
-    from .network import load_model
-    from .provenance import note_places, provenance
-    from .report import summarise
-    from .scan import scan
-
     file = _writable_file(out)
-    net = load_model(model, weights)
-    dataset = open_images(images, net.preprocess)
-    settings = {"layers": layers, "top": top, "per_image": per_image, "batch_size": batch_size}
-    origin = provenance("scan", settings, net, dataset, model, weights, images)
-    found = scan(net, dataset, layers=_names(layers), k=top, per_image=per_image,
-                 batch_size=batch_size, workers=workers, device=_device(device), strict=strict, progress=True,
-                 checkpoint=file.with_name(file.name + ".partial"), provenance=origin, out=file)
-    note_places(origin, model, weights, images)
-    _print_table(f"{found.count:,} images", ("layer", "units", "dead", "fire for everything", "most selective"),
-                 summarise(found))
-    for name, reason in found.skipped:
-        print(f"skipped: {name!r}: {reason}")
-    if found.skipped:
-        print(f"{len(found.skipped):,} of {found.count + len(found.skipped):,} images could not be read")
+    if file.exists():
+        print(f"{file} is there already and will be replaced")
+    _scan(model, images, file, weights, _names(layers), top, per_image, batch_size, workers, device, strict)
     print(f"Now: deconvnet gallery {file} --out DIR")
 
 
@@ -153,7 +141,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     Args:
         file: a scan, as deconvnet scan writes it.
         out: folder for the sheets.
-        layers: names with commas between. Default: the scan's convolutions.
+        layers: names with commas between. Default: all of the scan but the fully connected ones.
         units: such as 3,17,90-95 (of every layer), or conv5:147,conv3:5-9.
         random: how many units of each layer to draw at random, of those that fire. Default: as many as the paper shows.
         seed: of the random choice.
@@ -167,7 +155,6 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
         images: where the images lie now.
     """
     from . import report
-    from .describe import receptive_field
     from .gallery import gallery
     from .inverses import table
     from .provenance import reopen
@@ -182,8 +169,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     top = read_scan(file)
     chosen = report.choose_units(top, _names(layers), units, random, seed)
     net, dataset = reopen(top.provenance, model, weights, images)
-    for layer in chosen:  # a layer that cannot be mirrored is refused before any picture
-        receptive_field(net, layer, (net.preprocess.size, net.preprocess.size))
+    chosen = _mirrored(net, chosen, asked=bool(layers or units))
     origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
     pages, drawn, lost = [], [], set()
     for layer, numbers in chosen.items():
@@ -218,7 +204,64 @@ def run_train(config: str, out: str | None = None) -> None:
     from .training import Recipe, train
 
     recipe = load(Path(config), Recipe)
-    train(recipe, _writable_folder(out or f"runs/{Path(config).stem}"))
+    folder = _writable_folder(out or f"runs/{Path(config).stem}")
+    train(recipe, folder)
+    print(f"Now: deconvnet scan --model zfnet --weights {folder / 'weights.safetensors'} --images DIR --out FILE")
+
+
+def _mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:
+    """The layers that can be projected from. An error, before any picture, if others are asked for or none is left."""
+    from .describe import receptive_field
+
+    left = {}
+    for layer, numbers in chosen.items():
+        try:
+            receptive_field(net, layer, (net.preprocess.size, net.preprocess.size))
+            left[layer] = numbers
+        except DeconvnetError as error:
+            if asked or (layer == list(chosen)[-1] and not left):
+                raise
+            print(f"{layer} is left out. {error}")
+    return left
+
+
+def _scan(model: str, images: str, file: Path, weights: str | None, layers: list[str] | None, top: int = 9,
+          per_image: int = 1, batch_size: int = 32, workers: int = 0, device: str = "auto",
+          strict: bool = False) -> None:
+    """Scans into a file and prints what there is to say."""
+    from .images import open_images
+    from .network import load_model
+    from .provenance import note_places, provenance
+    from .scan import scan
+
+    net = load_model(model, weights)
+    dataset = open_images(images, net.preprocess)
+    for note in _notes(net, model, weights, layers, dataset):
+        print(note)
+    settings = {"layers": layers and ",".join(layers), "top": top, "per_image": per_image, "batch_size": batch_size}
+    origin = provenance("scan", settings, net, dataset, model, weights, images)
+    found = scan(net, dataset, layers=layers, k=top, per_image=per_image, batch_size=batch_size, workers=workers,
+                 device=_device(device), strict=strict, progress=True, provenance=origin, out=file,
+                 checkpoint=file.with_name(file.name + ".partial"))
+    note_places(origin, model, weights, images)
+    _print_scan(found)
+
+
+def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | None,
+           dataset: "Images") -> Iterator[str]:
+    """What a user should know before a scan: random weights, files passed over, layers that nothing projects from."""
+    from .describe import describe
+    from .models import MODELS
+
+    if weights is None and (model in MODELS or model.startswith("torchvision:")):
+        yield f"{model} has random weights: what its units prefer means nothing. Give trained ones with --weights."
+    if getattr(dataset, "ignored", 0):
+        yield f"{dataset.ignored:,} files are no images by their ending, and are passed over"  # type: ignore[attr-defined]
+    side = net.preprocess.size
+    blocked = [layer for layer in describe(net, (side, side)) if layer.obstacle]
+    blocked = [layer for layer in blocked if layer.name in (layers or net.layers)]
+    if blocked:
+        yield f"From {blocked[0].name} on nothing can be projected, only scanned. {blocked[0].obstacle}"
 
 
 # ---- parsing ----
@@ -306,10 +349,22 @@ def _explain(message: str, command: str) -> str:
     known = [f"--{name}" for name in signature(_COMMANDS[command]).parameters] if command else list(_COMMANDS)
     near = get_close_matches(unknown[1], known, n=1) if unknown else []
     message = message.replace(f"{command}.", "") if command else message
-    return message + (f" Did you mean {near[0]}?" if near else "") + f"\nSee: deconvnet {command} --help"
+    see = f"deconvnet {command} --help" if command else "deconvnet --help"
+    return message + (f" Did you mean {near[0]}?" if near else "") + f"\nSee: {see}"
 
 
 # ---- printing ----
+
+def _print_scan(found: "Scan") -> None:
+    from .report import summarise
+
+    _print_table(f"{found.count:,} images", ("layer", "units", "dead", "fire for everything", "most selective"),
+                 summarise(found))
+    for name, reason in found.skipped:
+        print(f"skipped: {name!r}: {reason}")
+    if found.skipped:
+        print(f"{len(found.skipped):,} of {found.count + len(found.skipped):,} images could not be read")
+
 
 def _complain(message: str, code: int) -> int:
     """Prints an error, without a traceback, and gives the exit code."""

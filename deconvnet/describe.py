@@ -96,4 +96,4 @@ def _record_noise(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
         return record(net, noise.to(like.device, like.dtype))
     except RuntimeError as error:
         raise DeconvnetError(f"The network cannot take an image of {channels}×{size[0]}×{size[1]}: {error}. "
-                             "Another size may suit it.") from error
+                             "Another size may suit it; the network's preprocess decides.") from error

@@ -307,7 +307,7 @@ def table(method: str | Table = "deconvnet", unpooling: str = "switches") -> Tab
 def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
     """Why no signal can travel down through a call, with the remedy; None where it can."""
     if call.function not in rules or call.function not in OPERATIONS:
-        return "it has no rule; look at a layer below it, or add its rule to deconvnet/inverses.py"
+        return "it has no rule; look at a layer below it. The README lists the calls that have one"
     if call.strangers:
         return ("it takes a tensor that no recorded call made, or that was changed through a view; register constants "
                 "as buffers and write custom functions in torch's own")

@@ -16,6 +16,7 @@ from torch import nn
 from .errors import UsageError
 from .files import write_whole
 from .gallery import Gallery, parse_units
+from .models import MODELS
 from .render import Contrast, Sheet, figure_2, layer_sheet, unit_sheet
 from .scanned import Scan
 
@@ -149,8 +150,13 @@ def _write(folder: Path, name: str, sheet: Sheet, origin: Mapping[str, Any]) -> 
 
 
 def _caption(origin: Mapping[str, Any]) -> str:
-    weights = f" ({origin['weights']})" if origin.get("weights") else ""
-    return f"{origin['model']}{weights} on {origin['images']}"
+    random = origin["model"] in MODELS or str(origin["model"]).startswith("torchvision:")
+    weights = f" ({origin.get('weights') or 'random weights'})" if random or origin.get("weights") else ""
+    drawn = origin.get("gallery", {})
+    how = [drawn.get("method"), f"unpooled to the {drawn.get('unpool')}"]
+    usual = ("deconvnet", "unpooled to the switches")
+    unusual = [word for word in how if word not in usual]
+    return ", ".join([f"{origin['model']}{weights} on {origin['images']}", *unusual])
 
 
 def _unit_rows(top: Scan, layer: str) -> list[tuple[Any, ...]]:

@@ -202,7 +202,7 @@ def test_a_weak_activation_is_no_reason_to_refuse(place):
 def test_a_network_that_does_not_take_the_images_is_named(place, capsys):
     (place / "mine.py").write_text(SOURCE.replace("Preprocess(32, 32)", "Preprocess(48, 48)"))
     assert scan() == 1
-    assert "cannot take an image of (3, 48, 48)" in capsys.readouterr().err
+    assert "cannot take an image of 3×48×48" in capsys.readouterr().err
 
 
 def test_a_preprocess_of_ones_own_that_is_none_of_ours_is_refused(place, capsys):
