@@ -12,13 +12,7 @@ from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.topk import NotFinite, TopK
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are slower with more threads, and much slower where the processor is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 sizes = st.integers(1, 4)
