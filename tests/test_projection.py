@@ -71,13 +71,7 @@ MORE = {
 CHEAP = ["alexnet", "vgg11_bn", "squeezenet1_1", "resnet18", "densenet121", "googlenet", *MORE]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On small tensors more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

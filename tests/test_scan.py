@@ -24,7 +24,6 @@ from deconvnet.scan import scan
 from deconvnet.scanned import LayerScan, Scan, read_scan
 from deconvnet.topk import TopK
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

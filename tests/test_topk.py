@@ -11,7 +11,6 @@ from oracles import sorted_activations
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.topk import NotFinite, TopK
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
