@@ -126,6 +126,13 @@ def test_centroids_find_the_edges_that_images_are_made_of() -> None:
     torch.testing.assert_close(responses.std(0), torch.ones(2), rtol=1e-3, atol=0)
 
 
+def test_centroids_that_gather_nothing_begin_anew() -> None:
+    torch.manual_seed(0)
+    three = torch.randn(3, 3, 7, 7)  # six units for three patches: some begin equal, and one gets nothing
+    filters = training.centroids(three.repeat(100, 1, 1, 1), torch.Size((6, 3, 7, 7)))
+    assert filters.isfinite().all() and (filters.flatten(1).norm(dim=1) > 0).all()
+
+
 def test_renormalise_scales_what_is_too_large_and_nothing_else(tree: Path) -> None:
     net = training.build(recipe(tree), 3)
     std = torch.tensor([0.2, 0.25, 0.5])
@@ -233,6 +240,7 @@ def test_evaluate_is_the_mean_over_classes(tree: Path) -> None:
     assert training.evaluate(net, held_out, Preprocess(std=(1, 1, 1), mean=(0, 0, 0))) == {
         "top1": pytest.approx((3 / 4 + 1 + 0) / 3), "top5": 1.0}
     assert net.training  # as it was found
+    assert not (training.evaluate(net.eval(), held_out, Preprocess()) and net.training)
     assert training.evaluate(Brightest(), [], Preprocess()) == {}
 
 
