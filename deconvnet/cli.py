@@ -193,17 +193,19 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     print(f"Sheets and numbers are in {folder}")
 
 
-def run_train(config: str, out: str | None = None) -> None:
+def run_train(config: str, out: str | None = None, images: str | None = None) -> None:
     """Trains a network by a recipe. The same command again goes on from the last epoch.
 
     Args:
         config: a YAML file such as those in configs/train; unknown keys are errors.
         out: folder for checkpoints, log and weights. Default: runs/ and the name of the configuration.
+        images: the folder of images, with one subfolder for each class, if not the one that the configuration names.
     """
     from .config import load
     from .training import Recipe, train
 
     recipe = load(Path(config), Recipe)
+    recipe = recipe if images is None else recipe.model_copy(update={"images": images})
     folder = _writable_folder(out or f"runs/{Path(config).stem}")
     train(recipe, folder)
     print(f"Now: deconvnet scan --model zfnet --weights {folder / 'weights.safetensors'} --images DIR --out FILE")
