@@ -207,7 +207,7 @@ class Unknown(torch.autograd.Function):
         return torch.from_numpy(x.numpy() * 2)
 
 
-NO_RULE = "it has no rule; look at a layer below it, or add its rule to"
+NO_RULE = "it has no rule; look at a layer below it"
 REFUSED = {
     "hardtanh": (nn.Hardtanh(), NO_RULE), "hardtanh, as relu6": (nn.ReLU6(), NO_RULE),
     "silu": (nn.SiLU(), NO_RULE),
