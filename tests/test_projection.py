@@ -532,7 +532,7 @@ def test_a_call_that_the_table_lacks_stops_before_any_rule_is_followed():
         return lambda call, signal: (followed.append(call.name), rule(call, signal))[1]
 
     table = {f: watched(rule) for f, rule in DECONVNET.items() if f not in (torch.conv2d, nn.functional.conv2d)}
-    with pytest.raises(DeconvnetError, match="Cannot project through conv2d in 0: it has no rule; look at a layer below"):
+    with pytest.raises(DeconvnetError, match="Cannot project through conv2d in 0: it has no rule; look at a layer"):
         deconvnet.project(small(), "4", [(0, 0, 0, 0)], method=table)
     assert not followed
 
