@@ -67,6 +67,8 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
 def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     source, _, function = name.rpartition(":")
     if not source:
+        if name.endswith(".py"):
+            raise UsageError(f"{name}: say which function of the file makes the network, such as {name}:build")
         if name not in MODELS:
             near = get_close_matches(name, MODELS, n=1)
             raise UsageError(f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} There are: "
@@ -81,7 +83,9 @@ def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     module = _import_file(Path(source)) if source.endswith(".py") else _import_package(source)
     builder = getattr(module, function, None)
     if not callable(builder):
-        raise UsageError(f"There is no function {function!r} in {source}.")
+        near = get_close_matches(function, vars(module), n=1)
+        raise UsageError(f"There is no function {function!r} in {source}."
+                         + (f" Did you mean {near[0]!r}?" if near else ""))
     return _call(builder, name)
 
 
@@ -114,10 +118,13 @@ def _import_file(file: Path) -> Any:
 
 
 def _import_package(name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))  # as python -m does
     try:
         return importlib.import_module(name)
     except Exception as error:
         raise UsageError(f"The module {name} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
 
 
 def _call(builder: Callable[[], Any], name: str) -> nn.Module:

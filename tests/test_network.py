@@ -77,11 +77,17 @@ def test_alexnet_sees_227_pixels():
 @pytest.mark.parametrize("name, words", [
     ("zfnt", "Did you mean 'zfnet'"), ("torchvision:resnet81", "resnet18"), ("torchvision:", "no model"),
     ("nowhere.py:build", "no file"), ("no.such.module:build", "cannot be imported"),
-    ("torch.nn:Linearr", "no function"),
+    ("torch.nn:Linearr", "Did you mean 'Linear'"), ("mine.py", "mine.py:build"),
 ])
 def test_a_name_that_does_not_exist_says_what_does(name, words):
     with pytest.raises(UsageError, match=words):
         deconvnet.load_model(name)
+
+
+def test_a_module_in_the_current_folder_is_found(source, monkeypatch):
+    source.rename(source.with_name("mine_as_a_module.py"))
+    monkeypatch.chdir(source.parent)
+    assert deconvnet.load_model("mine_as_a_module:build").layers == ["conv1", "relu1"]
 
 
 @pytest.mark.parametrize("function, words", [("broken", "out of filters"), ("number", "returned a int")])
