@@ -30,6 +30,11 @@ def test_each_layer_is_described_in_the_order_of_the_calls():
     assert not any(layer.obstacle for layer in layers)
 
 
+def test_what_has_layers_of_its_own_is_described_by_them():
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), nn.Sequential(nn.Flatten()))
+    assert [layer.name for layer in describe(net, (8, 8))] == ["0.0", "0.1", "1.0"]
+
+
 def test_a_module_called_twice_is_described_twice():
     relu = nn.ReLU()
     layers = describe(nn.Sequential(nn.Conv2d(3, 2, 3), relu, nn.Conv2d(2, 3, 3), relu), (8, 8))

@@ -282,7 +282,8 @@ def test_methods_differ_in_the_rows_of_relu_and_contrast_norm_only():
         different = {f: METHODS[method][f] for f in DECONVNET if METHODS[method][f] is not DECONVNET[f]}
         assert {r for f, r in different.items() if f is not F.local_response_norm} == {rule}
         assert {f for f, r in DECONVNET.items() if r is rectify} | {F.local_response_norm} == set(different)
-    assert DECONVNET[F.local_response_norm] is pass_through
+    for function in (F.local_response_norm, F.dropout, F.dropout2d, F.alpha_dropout):
+        assert DECONVNET[function] is pass_through
 
 
 def test_unpooling_changes_the_rows_of_max_pooling_only():
