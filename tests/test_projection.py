@@ -207,7 +207,7 @@ def record(plan):
     return net, deconvnet.record(net, torch.tensor(plan.images))
 
 
-@properties(300)
+@properties(1000)
 @given(plans(), st.data())
 def test_the_projection_is_what_loops_give(plan, data):
     number = data.draw(st.sampled_from(plan.named))
@@ -217,7 +217,7 @@ def test_the_projection_is_what_loops_give(plan, data):
 
 
 @pytest.mark.parametrize("method", ["gradient", "guided"])
-@properties(100)
+@properties(200)
 @given(plan=plans(), data=st.data())
 def test_other_methods_are_what_loops_give(method, plan, data):
     number = data.draw(st.sampled_from(plan.named))
@@ -247,7 +247,7 @@ def test_what_every_layer_puts_out_is_kept_although_the_network_overwrites_it(pl
         assert np.allclose(found, np.maximum(expected[number], 0), rtol=1e-10, atol=1e-12)
 
 
-@properties(200)
+@properties(1000)
 @given(plans(), st.data())
 def test_without_rectification_the_way_down_is_the_exact_adjoint(plan, data):
     """⟨Ax, y⟩ = ⟨x, Aᵀy⟩ for the switches of the recorded image and any x; A leaves out biases and ReLUs."""
