@@ -312,7 +312,7 @@ def signals(draw, rows=2):
     return Signal(values, torch.tensor(origin if draw(st.booleans()) else origin[:1] * rows), torch.arange(rows))
 
 
-def canvas(signal, reach=20):
+def canvas(signal, reach=24):
     """The signal on a large canvas whose middle is the map's corner, cell by cell."""
     whole = torch.zeros(*signal.values.shape[:2], 2 * reach, 2 * reach)
     for row, (y, x) in enumerate(signal.origin.tolist()):
@@ -321,7 +321,7 @@ def canvas(signal, reach=20):
     return whole
 
 
-def on_map(whole, size, reach=20):
+def on_map(whole, size, reach=24):
     return whole[:, :, reach:reach + size[0], reach:reach + size[1]]
 
 
