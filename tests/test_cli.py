@@ -277,8 +277,8 @@ def test_a_wrong_key_is_named_with_its_file(place, capsys, text, says):
     (place / "scan.yaml").write_text(text)
     for words in (["--config", "scan.yaml"], ["--config=scan.yaml"]):
         assert main(["scan", *words]) == 2
-    error = capsys.readouterr().err
-    assert "scan.yaml" in error and says in error
+        error = capsys.readouterr().err
+        assert "scan.yaml" in error and says in error
 
 
 def test_ctrl_c_is_130_and_the_same_command_goes_on(place, capsys, monkeypatch):
