@@ -213,18 +213,14 @@ def run_train(config: str, out: str | None = None, images: str | None = None) ->
 
 def _mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:
     """The layers that can be projected from. An error, before any picture, if others are asked for or none is left."""
-    from .describe import receptive_field
+    from .describe import obstacles
 
-    left = {}
-    for layer, numbers in chosen.items():
-        try:
-            receptive_field(net, layer, (net.preprocess.size, net.preprocess.size))
-            left[layer] = numbers
-        except DeconvnetError as error:
-            if asked or (layer == list(chosen)[-1] and not left):
-                raise
-            print(f"{layer} is left out. {error}")
-    return left
+    blocked = obstacles(net, list(chosen), (net.preprocess.size, net.preprocess.size))
+    if blocked and (asked or len(blocked) == len(chosen)):
+        raise DeconvnetError(next(iter(blocked.values())))
+    for layer, obstacle in blocked.items():
+        print(f"{layer} is left out. {obstacle}")
+    return {layer: numbers for layer, numbers in chosen.items() if layer not in blocked}
 
 
 def _scan(model: str, images: str, file: Path, weights: str | None, layers: list[str] | None, top: int = 9,
@@ -252,18 +248,16 @@ def _scan(model: str, images: str, file: Path, weights: str | None, layers: list
 def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | None,
            dataset: "Images") -> Iterator[str]:
     """What a user should know before a scan: random weights, files passed over, layers that nothing projects from."""
-    from .describe import describe
+    from .describe import obstacles
     from .models import MODELS
 
     if weights is None and (model in MODELS or model.startswith("torchvision:")):
         yield f"{model} has random weights: what its units prefer means nothing. Give trained ones with --weights."
     if getattr(dataset, "ignored", 0):
         yield f"{dataset.ignored:,} files are no images by their ending, and are passed over"  # type: ignore[attr-defined]
-    side = net.preprocess.size
-    blocked = [layer for layer in describe(net, (side, side)) if layer.obstacle]
-    blocked = [layer for layer in blocked if layer.name in (layers or net.layers)]
-    if blocked:
-        yield f"From {blocked[0].name} on nothing can be projected, only scanned. {blocked[0].obstacle}"
+    for layer, obstacle in obstacles(net, layers, (net.preprocess.size, net.preprocess.size)).items():
+        yield f"From {layer} on nothing can be projected, only scanned. {obstacle}"
+        return
 
 
 # ---- parsing ----
@@ -309,13 +303,13 @@ def _parse(words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
 def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
     """The parser of all commands, in which the chosen one has some other defaults."""
     parser = _Parser(prog="deconvnet", version=version("deconvnet"), description=_ABOUT,
-                            formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
+                     formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
     commands = parser.add_subcommands(dest="command")
     for name, command in _COMMANDS.items():
         text = parse_docstring(command.__doc__ or "")
         helps = {p.arg_name: p.description or "" for p in text.params}
         sub = _Parser(description=f"{text.short_description}\n\n{text.long_description or ''}",
-                             formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
+                      formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
         flags = [p.name for p in signature(command).parameters.values() if p.default is False]
         by_hand: set[str | int] = {*flags, *_POSITIONAL.get(name, [])}
         for positional in _POSITIONAL.get(name, []):

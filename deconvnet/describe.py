@@ -1,7 +1,7 @@
 """What a network is made of: its layers, their maps, their receptive fields, and whether they can be mirrored."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,27 @@ def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int =
                 yield _layer(tape, address, made.get(number), leaves[name])
 
     return list(layers())
+
+
+def obstacles(net: nn.Module, layers: Sequence[str] | None = None,
+              size: tuple[int, int] = (224, 224)) -> dict[str, str]:
+    """Why nothing can be projected from some layers, by name; those from which something can are left out.
+
+    ``layers`` defaults to all convolutions and fully connected layers. Raises UsageError where there is no such layer.
+    """
+    tape = _record_noise(net, size, 3)
+    if layers is None:
+        kinds = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+        layers = [f"{key}#1" if f"{key}#2" in tape.layers else key for key in tape.layers
+                  if key.partition("#")[0] in kinds]
+    found = {}
+    for layer in layers:
+        tape.number(layer)
+        try:
+            field_of(tape, layer)
+        except DeconvnetError as error:
+            found[layer] = str(error)
+    return found
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from .errors import DeconvnetError, UsageError
+from .images import GREY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GREY = 128  # zero, in every reconstruction
 PAPER = 255  # behind the tiles, and where one is missing
 QUANTILE = 0.995  # of |x|: a few outliers may saturate so that the rest can be seen
 SEPARATOR = 1  # pixels between the tiles of a unit

@@ -25,7 +25,7 @@ from .describe import fingerprint
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .files import write_whole
 from .scanned import LayerScan, Scan, decode, encode, read_bytes
-from .tape import count_calls, full_precision, resolve, watch
+from .tape import Enough, count_calls, full_precision, resolve, watch
 from .topk import Found, NotFinite
 
 
@@ -104,10 +104,6 @@ def _go_through(forward: "_Forward", batches: Iterator[Batch], result: Scan, str
         bar.update(len(batch.numbers) + len(batch.unreadable))
 
 
-class _Enough(Exception):
-    """All layers have been seen: the rest of the network need not run."""
-
-
 class _Forward:
     """A forward pass that finds what each layer has to offer, on its way."""
 
@@ -135,9 +131,9 @@ class _Forward:
                 except NotFinite as error:
                     raise _not_finite(layer, error.image, batch, result) from error
                 if len(found) == len(self.names):
-                    raise _Enough
+                    raise Enough
 
-        with watch(self.net, take), suppress(_Enough):
+        with watch(self.net, take), suppress(Enough):
             self.net(images)
         return found
 

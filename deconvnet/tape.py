@@ -101,7 +101,7 @@ def record_as_far_as(net: nn.Module, images: Tensor, last: str | None) -> Tape:
         images = images.detach().clone()  # networks may begin with a call in place
         recorder = _Recorder(net, images, last)
         watched = watch(net, recorder.leave, recorder.path)
-        with suppress(_Enough), full_precision(), _buffers_kept(net), watched, recorder:
+        with suppress(Enough), full_precision(), _buffers_kept(net), watched, recorder:
             net(images)
     return Tape(recorder.calls, recorder.values, recorder.layers)
 
@@ -189,8 +189,8 @@ def as_map(value: Tensor) -> Tensor:
     return value if value.ndim == 4 else value.reshape(*value.shape[:2], 1, 1)
 
 
-class _Enough(Exception):
-    """The last layer that is wanted has been recorded: the rest of the network need not run."""
+class Enough(Exception):
+    """All layers that are wanted have been seen: the rest of the network need not run."""
 
 
 class _Recorder(TorchFunctionMode):
@@ -219,7 +219,7 @@ class _Recorder(TorchFunctionMode):
             self.values.append(output)
             self.layers[name] = len(self.values) - 1
         if self.last in (name, f"{name}#1"):
-            raise _Enough
+            raise Enough
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -7,7 +7,7 @@ from deconvnet.models.zfnet import ZFNet
 from torch import nn
 
 import deconvnet
-from deconvnet.describe import describe
+from deconvnet.describe import describe, obstacles
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.receptive import Field, Sliding
 
@@ -85,3 +85,11 @@ def test_a_layer_that_does_not_exist_or_cannot_be_followed_is_refused():
 def test_an_image_that_the_network_cannot_take_is_an_error_that_says_so():
     with pytest.raises(DeconvnetError, match="cannot take an image of 3×4×4"):
         describe(nn.Sequential(nn.Conv2d(3, 2, 7)), (4, 4))
+
+
+def test_obstacles_are_those_of_describe_and_default_to_what_has_weights():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3), nn.ReLU()).eval()
+    assert list(obstacles(net, size=(16, 16))) == ["2"] and "sigmoid in 1" in obstacles(net, ["2"], (16, 16))["2"]
+    assert obstacles(net, ["0"], (16, 16)) == {}
+    with pytest.raises(UsageError, match="There is no layer 'conv9'"):
+        obstacles(net, ["conv9"], (16, 16))
