@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(**options)
         return 0
     except KeyboardInterrupt as error:
-        return _complain(str(error) or "Interrupted. The same command again goes on where it can.", 130)
+        return _complain(str(error) or "Interrupted. The same command again goes on where it can.",
+                         getattr(error, "code", 130))
     except Exception as error:
         if debug:
             raise
@@ -193,22 +194,35 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     print(f"Sheets and numbers are in {folder}")
 
 
-def run_train(config: str, out: str | None = None, images: str | None = None) -> None:
-    """Trains a network by a recipe. The same command again goes on from the last epoch.
+def run_train(config: str, out: str | None = None, images: str | None = None, seed: int | None = None,
+              workers: int | None = None, device: str = "auto", tensorboard: bool = False) -> None:
+    """Trains a network by a recipe. The same command again goes on from where the last one stopped.
+
+    On several GPUs or machines: torchrun --nproc-per-node 4 --no-python deconvnet train --config FILE. The processes
+    share each batch; their number changes nothing but rounding.
 
     Args:
         config: a YAML file such as those in configs/train; unknown keys are errors.
-        out: folder for checkpoints, log and weights. Default: runs/ and the name of the configuration.
+        out: folder for checkpoints, log, curves, snapshots and weights. Default: runs/ and the configuration's name.
         images: the folder of images, with one subfolder for each class, if not the one that the configuration names.
+        seed: of the split, the first weights and the order of the images, if not the configuration's.
+        workers: processes that cut views, if not as many as the configuration says.
+        device: cpu, cuda, or auto: cuda where there is one.
+        tensorboard: write files for TensorBoard too (pip install 'deconvnet[tensorboard]').
     """
     from .config import load
     from .training import Recipe, train
 
-    recipe = load(Path(config), Recipe)
-    recipe = recipe if images is None else recipe.model_copy(update={"images": images})
+    changes = {"images": images, "seed": seed, "workers": workers}
+    recipe = load(Path(config), Recipe, {key: value for key, value in changes.items() if value is not None})
     folder = _writable_folder(out or f"runs/{Path(config).stem}")
-    train(recipe, folder)
-    print(f"Now: deconvnet scan --model zfnet --weights {folder / 'weights.safetensors'} --images DIR --out FILE")
+    card = train(recipe, folder, device=device, tensorboard=tensorboard)
+    if not card:  # another process than the first
+        return
+    if "top1" in card["held_out"]:
+        print("held out: {top1:.1%} top-1, {top5:.1%} top-5, mean of classes".format(**card["held_out"]))
+    weights = folder / "weights.safetensors"
+    print(f"Now: deconvnet scan --model {recipe.network} --weights {weights} --images DIR --out FILE")
 
 
 def _mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:

@@ -1,6 +1,6 @@
 """Configurations: YAML files that are data and nothing else, checked against a model before anything starts."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,18 +37,32 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load(path: str | Path, model: type[Model]) -> Model:
-    """The checked configuration in a YAML file.
+def load(path: str | Path, model: type[Model], changes: Mapping[str, Any] | None = None) -> Model:
+    """The checked configuration in a YAML file, with some keys changed, say by the command line.
 
+    A file may begin with ``base: OTHER.yaml``, named as seen from its own folder: it then changes the keys of that one.
     Raises UsageError, which names the file and every wrong key at once, with the nearest right one.
     """
     path = Path(path)
-    content = _read(path)
+    content = {**_with_base(path), **(changes or {})}
     try:
         return model.model_validate(content, context={"folder": path.parent})
     except ValidationError as error:
         lines = [_explain(detail, model) for detail in error.errors(include_url=False)]
         raise UsageError("\n".join([f"{path}: {_count(len(lines))}", *(f"  {line}" for line in lines)])) from None
+
+
+def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a file over those of its base, and of that one's base, and so on."""
+    content = _read(path)
+    if "base" not in content:
+        return content
+    base = content.pop("base")
+    if not isinstance(base, str):
+        raise UsageError(f"{path}: base: expected the name of a file, found {_short(base)}")
+    if path.resolve() in above:
+        raise UsageError(f"{path}: base: leads back to this file")
+    return {**_with_base(path.parent / base, (*above, path.resolve())), **content}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import importlib.util
 import stat
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,14 +137,16 @@ def decoder() -> str:
 class Preprocess:
     """Image → network input: short side to ``resize`` (antialiased), centre ``size``×``size``, (x − mean) / std.
 
-    ``mean`` and ``std`` are per channel (R, G, B) in units of 0..1; the defaults are torchvision's for ImageNet. Raises
-    UsageError where a value makes no sense.
+    ``mean`` and ``std`` are per channel (R, G, B) in units of 0..1; the defaults are torchvision's for ImageNet.
+    ``mean_picture`` (3, size, size), is subtracted instead of ``mean`` where it is given, in the same units: the
+    paper's per-pixel mean. Raises UsageError where a value makes no sense.
     """
 
     size: int = 224
     resize: int = 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean_picture: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize:
@@ -155,6 +158,21 @@ class Preprocess:
             object.__setattr__(self, key, value)
         if min(self.std) <= 0 or max(self.std) > 100 or max(map(abs, self.mean)) > 100:
             raise UsageError(f"std must be above 0 and up to 100, mean within ±100: {self.std}, {self.mean}")
+        if self.mean_picture is not None and self.mean_picture.shape != (3, self.size, self.size):
+            raise UsageError(f"mean_picture must be {(3, self.size, self.size)}: {self.mean_picture.shape}")
+
+    def settings(self) -> dict[str, Any]:
+        """The values as data for JSON; of a mean picture there is the SHA-256 only."""
+        values = {"size": self.size, "resize": self.resize, "mean": self.mean, "std": self.std}
+        if self.mean_picture is None:
+            return values
+        pixels = np.ascontiguousarray(self.mean_picture, dtype=np.float32)
+        return {**values, "mean_picture_sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
+
+    @property
+    def _subtracted(self) -> Any:
+        """What is subtracted from pixels (H, W, 3)."""
+        return self.mean if self.mean_picture is None else self.mean_picture.transpose(1, 2, 0).astype(np.float64)
 
     def view(self, image: Image.Image) -> Image.Image:
         """What the network sees of an image, as an RGB picture of ``size``×``size`` pixels."""
@@ -169,13 +187,13 @@ class Preprocess:
     def tensor(self, view: Image.Image) -> torch.Tensor:
         """The pixels of an RGB picture, (3, H, W) float32, normalised and not resized."""
         pixels = np.asarray(view, dtype=np.float64) / 255                        # (H, W, 3) 0..1
-        normalised = ((pixels - self.mean) / self.std).astype(np.float32)
+        normalised = ((pixels - self._subtracted) / self.std).astype(np.float32)
         return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
 
     def inverse(self, tensor: torch.Tensor) -> np.ndarray:
         """The pixels (…, H, W, 3), uint8, of inputs (…, 3, H, W): bit for bit those that went in."""
         values = tensor.detach().cpu().double().movedim(-3, -1).numpy()          # (…, H, W, 3)
-        return np.clip(np.rint((values * self.std + self.mean) * 255), 0, 255).astype(np.uint8)
+        return np.clip(np.rint((values * self.std + self._subtracted) * 255), 0, 255).astype(np.uint8)
 
 
 def window(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:

@@ -23,6 +23,11 @@ _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").pare
 _SIZES = {"alexnet": 227, "alexnet_dense": 227, "torchvision:inception_v3": 299}  # pixels; 224 for everything else
 
 
+def native_size(name: str) -> int:
+    """The side in pixels of the images that a network by this name is made for."""
+    return _SIZES.get(name, 224)
+
+
 class Network(nn.Module):
     """What ``load_model`` gives: the module that was asked for, with these attributes."""
 
@@ -38,7 +43,8 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
         name: ``zfnet``, ``zfnet_wide``, ``alexnet``, ``alexnet_dense``; ``torchvision:resnet18`` and so on; one's own
             as ``package.module:function`` or ``file.py:function``, where the function takes nothing and gives an
             ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept.
-        weights: ``demo`` for the weights that ship with zfnet; a ``.safetensors`` file, with a ``.json`` of that
+        weights: the name of what ships: ``demo`` of zfnet and alexnet_dense, ``epoch-01`` … ``epoch-64`` on
+            the way to zfnet's (convolutions only). Or a ``.safetensors`` file, with a ``.json`` of that
             name beside it if there is one (classes, preprocessing, SHA-256); a ``.pt`` or ``.pth`` state dict, which is
             read without running code. None leaves what the network starts with, for ours random numbers; they are drawn
             from one seed, so that the same call gives the same network.
@@ -52,13 +58,12 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = _build(name, card.get("arguments", {}))
-    if file:
-        _load_weights(net, file)
-    size = _SIZES.get(name, 224)
+    picture = _load_weights(net, file) if file else None
+    size = native_size(name)
     default = Preprocess(size, 256 if size <= 256 else round(size * 8 / 7))
     _set_default(net, "layers", [path for path, module in net.named_modules() if path and not any(module.children())])
     _set_default(net, "classes", card.get("classes", []))
-    _set_default(net, "preprocess", _preprocess(card) or default)
+    _set_default(net, "preprocess", _preprocess(card, picture) or default)
     return cast(Network, net.eval())
 
 
@@ -75,8 +80,8 @@ def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
                              f"{', '.join(MODELS)}; torchvision:NAME; package.module:function; file.py:function")
         try:
             return MODELS[name](**arguments)
-        except TypeError as error:
-            raise DeconvnetError(f"The card beside the weights asks {name} for arguments that it does not have: {error}"
+        except (TypeError, ValueError) as error:
+            raise DeconvnetError(f"The card beside the weights asks {name} for what it cannot be: {error}"
                                  ) from error
     if source == "torchvision":
         return _from_torchvision(function)
@@ -137,10 +142,13 @@ def _call(builder: Callable[[], Any], name: str) -> nn.Module:
     return net
 
 
-def _preprocess(card: Mapping[str, Any]) -> Preprocess | None:
+def _preprocess(card: Mapping[str, Any], picture: Tensor | None) -> Preprocess | None:
+    if "preprocess" not in card:
+        return None
     try:
-        return Preprocess(**card["preprocess"]) if "preprocess" in card else None
-    except TypeError as error:
+        values = {key: value for key, value in card["preprocess"].items() if key != "mean_picture_sha256"}
+        return Preprocess(**values, mean_picture=None if picture is None else picture.float().numpy())
+    except (TypeError, AttributeError) as error:
         raise DeconvnetError(f"The card beside the weights has a preprocess that cannot be read: {error}") from error
 
 
@@ -154,10 +162,11 @@ def _set_default(net: nn.Module, name: str, value: Any) -> None:
 def _weights_file(name: str, weights: str | Path | None) -> Path | None:
     if weights is None:
         return None
-    file = _SHIPPED / f"{name}_demo.safetensors" if weights == "demo" else Path(weights)
-    if weights == "demo" and not file.is_file():
-        shipped = ", ".join(sorted(f.stem.removesuffix("_demo") for f in _SHIPPED.glob("*_demo.safetensors")))
-        raise UsageError(f"No demo weights ship for {name!r}; they do for: {shipped or 'no network'}")
+    shipped = {file.stem.removeprefix(f"{name}_"): file for file in _SHIPPED.glob(f"{name}_*.safetensors")}
+    file = shipped.get(str(weights), Path(weights))
+    if weights == "demo" and "demo" not in shipped:
+        others = ", ".join(sorted(f.stem.removesuffix("_demo") for f in _SHIPPED.glob("*_demo.safetensors")))
+        raise UsageError(f"No demo weights ship for {name!r}; they do for: {others or 'no network'}")
     if not file.is_file():
         raise UsageError(f"There is no weights file {file}.")
     return file
@@ -180,12 +189,26 @@ def _read_card(file: Path) -> dict[str, Any]:
     return card
 
 
-def _load_weights(net: nn.Module, file: Path) -> None:
-    state = _read_weights(file)
+MEAN_PICTURE = "preprocess.mean_picture"  # beside the weights in their file, where training subtracted one
+
+
+def _load_weights(net: nn.Module, file: Path) -> Tensor | None:
+    """Puts the weights of a file into the network; comes back with the mean picture that lies beside them, if any."""
+    state = _in_floats(_read_weights(file))
+    picture = state.pop(MEAN_PICTURE, None)
     problems = _misfits(net.state_dict(), state)
     if problems:
         raise DeconvnetError(f"The weights in {file} do not fit the network:\n  " + "\n  ".join(problems))
     net.load_state_dict(net.state_dict() | state)  # copies, and converts to the network's own dtype
+    return picture
+
+
+def _in_floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a byte each times the scale of their unit, which lies beside them as ``NAME_scale``."""
+    scaled = {name: state[f"{name}_scale"] for name in state if f"{name}_scale" in state}
+    rest = {name: value for name, value in state.items() if name.removesuffix("_scale") not in scaled or name in scaled}
+    return {name: value.float() * scaled[name].view(-1, *[1] * (value.ndim - 1)) if name in scaled else value
+            for name, value in rest.items()}
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

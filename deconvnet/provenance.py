@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,11 +33,15 @@ def provenance(command: str, settings: Mapping[str, Any], net: Network, dataset:
         **names,
         "weights_sha256": fingerprint(net),
         "images_sha256": dataset.manifest,
-        "preprocess": asdict(preprocess) if isinstance(preprocess, Preprocess) else repr(preprocess),
+        "preprocess": preprocess.settings() if isinstance(preprocess, Preprocess) else repr(preprocess),
         "decoder": decoder(),
-        "versions": {name: _version(name) for name in ("deconvnet", "torch", "numpy")}
-        | {"python": platform.python_version()},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes: deconvnet, torch, numpy, Python."""
+    return {name: _version(name) for name in ("deconvnet", "torch", "numpy")} | {"python": platform.python_version()}
 
 
 def note_places(origin: Mapping[str, Any], model: str, weights: str | None, images: str) -> None:
@@ -71,12 +74,22 @@ def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | N
         raise DeconvnetError(f"The weights of {_name(model or '')} are not those of the scan. "
                              + ("If they are drawn anew each time, save them, and scan with --weights."
                                 if weights is None else "Say with --weights which file the scan was made with."))
-    net.preprocess = Preprocess(**origin["preprocess"])
+    net.preprocess = _preprocess(origin["preprocess"], net.preprocess)
     dataset = open_images(images or "", net.preprocess)
     if dataset.manifest != origin["images_sha256"]:
         raise DeconvnetError(f"The images in {images} are not those of the scan: names or sizes differ. "
                              "Scan again, or say with --images where the images of the scan are.")
     return net, dataset
+
+
+def _preprocess(settings: Mapping[str, Any], own: Preprocess) -> Preprocess:
+    """The preprocessing of the scan; a mean picture is the network's own, which must be the scan's."""
+    values = {key: value for key, value in settings.items() if key != "mean_picture_sha256"}
+    if "mean_picture_sha256" not in settings:
+        return Preprocess(**values)
+    if not isinstance(own, Preprocess) or own.settings() != {**settings, "mean": own.mean, "std": own.std}:
+        raise DeconvnetError("The mean picture that the network subtracts is not that of the scan: scan again.")
+    return own
 
 
 def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | None:

@@ -1,6 +1,5 @@
 """What a scan found, by layer and unit, and the file that holds it."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,12 +7,12 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from .errors import DeconvnetError, UsageError
 from .files import write_whole
+from .sealed import Damaged, seal, unseal
 from .tape import count_calls, resolve
 from .topk import Found, TopK
 
@@ -231,7 +230,6 @@ class Scan(Mapping[str, LayerScan]):
 
 # ---- the file ----
 
-_MARK = b'{"__metadata__":{"deconvnet":"sha256:'  # how the header of a scan begins; then 64 digits, a space, and JSON
 _FORMAT = 1
 
 
@@ -253,26 +251,19 @@ def encode(scan: Scan, **more: Any) -> bytes:
     tensors["lists"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     about = {"format": _FORMAT, "layers": list(scan.layers), "k": scan.k, "per_image": scan.per_image,
              "count": scan.count, "shards": scan.shards, "provenance": scan.provenance, **more}
-    # one key only, for safetensors writes several in a random order
-    data = safetensors.torch.save(tensors, {"deconvnet": f"sha256:{'0' * 64} {json.dumps(about)}"})
-    start = data.index(_MARK) + len(_MARK)
-    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + 64:]
+    return seal(tensors, about)
 
 
 def decode(data: bytes, path: str | Path) -> tuple[Scan, dict[str, Any]]:
     """The scan in the bytes of a file, and all that its header says."""
-    start = 8 + len(_MARK)
-    if data[8:start] != _MARK:
-        raise DeconvnetError(f"{path} is not a scan, or is damaged: give a file that deconvnet scan wrote")
-    if hashlib.sha256(data[:start] + b"0" * 64 + data[start + 64:]).hexdigest().encode() != data[start:start + 64]:
-        raise DeconvnetError(f"{path} is damaged or cut off: its SHA-256 does not fit. Copy it again from where it "
-                             "came, or repeat the scan")
-    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
-    about = json.loads(header["__metadata__"]["deconvnet"].partition(" ")[2])
+    try:
+        tensors, about = unseal(data)
+    except Damaged as error:
+        raise DeconvnetError(f"{path} is not a scan, or is damaged or cut off ({error}): give a file that deconvnet "
+                             "scan wrote, copy it again from where it came, or repeat the scan") from error
     if about["format"] != _FORMAT:
         raise DeconvnetError(f"{path} has format {about['format']}, and this version reads {_FORMAT}: install the "
                              "version of deconvnet that wrote it, or repeat the scan")
-    tensors = safetensors.torch.load(data)
     lists = json.loads(bytes(tensors["lists"].tolist()))
 
     def layer(name: str) -> LayerScan:

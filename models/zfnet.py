@@ -1,11 +1,11 @@
-"""ZFNet: the network of Zeiler and Fergus 2014, Figure 3."""
+"""ZFNet: the network of Zeiler and Fergus 2014, Figure 3, and its variants of Tables 2 and 3."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+
+from .layers import ContrastNorm, Layers, classifier, convolution
 
 
 class ZFNet(nn.Sequential):
@@ -17,75 +17,49 @@ class ZFNet(nn.Sequential):
     Args:
         classes: outputs of fc8.
         widths: feature maps of conv1 … conv5; ``(96, 256, 512, 1024, 512)`` is the paper's wide variant.
-        hidden: units of fc6 and fc7.
+        hidden: units of fc6 and fc7. With one width there is no fc7, with none neither (Table 3); None leaves the
+            classifier out, fc8 too.
+        kernel: side of conv1's filters, 7 in ZFNet and 11 in AlexNet.
+        stride: of conv1, 2 in ZFNet and 4 in AlexNet. With 4, conv2 takes every position instead of every second, as in
+            AlexNet, so that the maps above have the same sizes.
+        without: layers that are left out, of 2 … 5; Table 3 removes 3 and 4. Their pooling and normalisation go too.
         norm: with contrast normalisation (the paper's) or without.
         batch_norm: batch normalisation after conv1 … conv5, fc6 and fc7 (layers bn1 … bn7), for training only:
             ``deconvnet.training.fold`` removes it. Not in the paper.
 
-    Takes (N, 3, 224, 224), mean-subtracted; gives class scores (N, classes), before the softmax.
+    Takes (N, 3, 224, 224), mean-subtracted; gives class scores (N, classes), before the softmax. Raises ValueError for
+    a stride other than 2 and 4, and for layers that cannot be left out.
     """
 
     def __init__(self, classes: int = 1000, widths: Sequence[int] = (96, 256, 384, 384, 256),
-                 hidden: Sequence[int] = (4096, 4096), norm: bool = True, batch_norm: bool = False) -> None:
-        one, two, three, four, five = widths
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+                 hidden: Sequence[int] | None = (4096, 4096), kernel: int = 7, stride: int = 2,
+                 without: Collection[int] = (), norm: bool = True, batch_norm: bool = False) -> None:
+        if stride not in (2, 4):
+            raise ValueError(f"stride must be 2 or 4: {stride}")
+        if not set(without) <= {2, 3, 4, 5}:
+            raise ValueError(f"of layers 2 to 5 any may be left out, not {sorted(set(without) - {2, 3, 4, 5})}")
+        maps = [3] + [0 if n in without else width for n, width in enumerate(widths, 1)]
 
-        def convolution(n: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> None:
-            layers[f"conv{n}"] = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-            if batch_norm:
-                layers[f"bn{n}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{n}"] = nn.ReLU(inplace=True)
+        def conv(n: int, kernel: int, stride: int, padding: int) -> Layers:
+            inputs = next(maps[below] for below in range(n - 1, -1, -1) if maps[below])
+            return convolution(n, nn.Conv2d(inputs, maps[n], kernel, stride, padding), batch_norm)
 
-        def pool_and_norm(n: int) -> None:
-            layers[f"pool{n}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
-            if norm:
+        def pool(n: int) -> Layers:
+            layers: Layers = OrderedDict({f"pool{n}": nn.MaxPool2d(3, 2, ceil_mode=True)})
+            if norm and n < 5:
                 layers[f"norm{n}"] = ContrastNorm()
+            return layers
 
         # (N, 3, 224, 224)
-        convolution(1, 3, one, 7, 2, 1)        # (N, 96, 110, 110)
-        pool_and_norm(1)                       # (N, 96, 55, 55)
-        convolution(2, one, two, 5, 2, 0)      # (N, 256, 26, 26)
-        pool_and_norm(2)                       # (N, 256, 13, 13)
-        convolution(3, two, three, 3, 1, 1)    # (N, 384, 13, 13)
-        convolution(4, three, four, 3, 1, 1)   # (N, 384, 13, 13)
-        convolution(5, four, five, 3, 1, 1)    # (N, 256, 13, 13)
-        layers["pool5"] = nn.MaxPool2d(3, 2, ceil_mode=True)  # (N, 256, 6, 6)
-        layers.update(classifier(five * 6 * 6, hidden, classes, batch_norm))
+        layers = conv(1, kernel, stride, (kernel - 5) // 2) | pool(1)       # (N, 96, 110, 110), (N, 96, 55, 55)
+        if 2 not in without:
+            layers |= conv(2, 5, 4 // stride, stride - 2) | pool(2)         # (N, 256, 26, 26), (N, 256, 13, 13)
+        for n in sorted({3, 4, 5}.difference(without)):
+            layers |= conv(n, 3, 1, 1)                                      # (N, 384 or 256, 13, 13)
+        if 5 not in without:
+            layers |= pool(5)                                               # (N, 256, 6, 6)
+        if hidden is not None:
+            if set(without) & {2, 5}:
+                raise ValueError("without layer 2 or 5 the maps do not fit the classifier: set hidden to None")
+            layers |= classifier(maps[5] * 6 * 6, hidden, classes, batch_norm)
         super().__init__(layers)
-
-
-class ContrastNorm(nn.LocalResponseNorm):
-    """Krizhevsky's normalisation across 5 maps: k=2, α=1e-4 undivided (torch divides by 5, hence 5e-4), β=0.75.
-
-    While training, the sum over neighbouring maps is a 1×1 convolution with a band of ones and the power 0.75 is
-    taken by square roots: the same numbers to rounding, several times as fast on a CPU. In eval mode it is one call
-    of ``local_response_norm``, so that a tape sees contrast normalisation under its own name.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(5, alpha=5e-4, beta=0.75, k=2.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape as x, (N, C, H, W): every activation divided by (2 + 1e-4 · its neighbours' energy)^0.75."""
-        if not self.training:
-            return super().forward(x)
-        maps = torch.arange(x.shape[1], device=x.device)
-        near = (maps[:, None] - maps).abs() <= self.size // 2                      # (C, C)
-        band = near.to(x.dtype)[:, :, None, None] * (self.alpha / self.size)       # (C, C, 1, 1)
-        root = torch.rsqrt(F.conv2d(x * x, band) + self.k)                         # (N, C, H, W): s^-1/2
-        return x * root * torch.sqrt(root)                                         # x · s^-3/4
-
-
-def classifier(inputs: int, hidden: Sequence[int], classes: int,
-               batch_norm: bool = False) -> OrderedDict[str, nn.Module]:
-    """Layers flatten, fc6 … fc8: two hidden layers with ReLU and dropout 0.5, then the class scores."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    for n, width in zip((6, 7), hidden, strict=True):
-        layers[f"fc{n}"] = nn.Linear(inputs, width)
-        if batch_norm:
-            layers[f"bn{n}"] = nn.BatchNorm1d(width)
-        layers[f"relu{n}"] = nn.ReLU(inplace=True)
-        layers[f"drop{n}"] = nn.Dropout(0.5)
-        inputs = width
-    layers["fc8"] = nn.Linear(inputs, classes)
-    return layers

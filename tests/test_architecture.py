@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "files", "places", "receptive", "tape", "inverses", "projection", "describe", "topk", "scanned",
-         "batches", "scan", "images", "network", "provenance", "gallery", "render", "report", "figures", "tables",
-         "training", "atlas", "config", "cli"]
+ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "describe", "topk",
+         "scanned", "batches", "scan", "images", "network", "provenance", "gallery", "render", "report", "figures",
+         "tables", "training", "atlas", "config", "cli"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from deconvnet.models.alexnet import AlexNet
-from deconvnet.models.zfnet import ContrastNorm, ZFNet
+from deconvnet.models.layers import ContrastNorm
+from deconvnet.models.zfnet import ZFNet
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import deconvnet
 
@@ -168,3 +170,28 @@ def test_networks_start_in_training_mode_and_give_one_score_for_each_class():
     assert net.training
     assert net.eval()(torch.rand(2, 3, 224, 224)).shape == (2, 3)
     assert math.isclose(net.drop6.p, 0.5)
+
+
+# ---- contrast normalisation -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("maps", [1, 2, 5, 96])
+def test_contrast_norm_is_the_same_while_training(maps: int) -> None:
+    x = (torch.randn(2, maps, 5, 4, dtype=torch.double) * 60).requires_grad_()
+    norm, seed = ContrastNorm(), torch.randn(2, maps, 5, 4, dtype=torch.double)
+    expected = F.local_response_norm(x, 5, 5e-4, 0.75, 2.0)
+    (gradient,) = torch.autograd.grad((norm.train()(x) * seed).sum(), x)
+    torch.testing.assert_close(norm.train()(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, torch.autograd.grad((expected * seed).sum(), x)[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(norm.eval()(x), expected, rtol=0, atol=0)
+
+
+def test_contrast_norm_is_called_by_its_name_when_it_is_used() -> None:
+    class Names(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            called.append(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    called: list[str] = []
+    with Names():
+        ContrastNorm().eval()(torch.rand(1, 6, 2, 2))
+    assert "local_response_norm" in called and "conv2d" not in called

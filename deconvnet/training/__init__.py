@@ -1,0 +1,132 @@
+"""Training: the paper's recipe and others, from folders of images to a network that is ready to ship.
+
+The paper's recipe (Zeiler and Fergus 2014, section 3) and the one that trained the networks that ship are two sets of
+values of one ``Recipe``. A run lives in a folder, and the folder holds all that it takes to go on with the same bits:
+
+    checkpoint-a.safetensors  network, momentum and how far it got; the last two states, which take turns
+    checkpoint-b.safetensors
+    log.jsonl                 one line for every epoch
+    curves.png                loss and accuracy over the epochs
+    snapshots/                the network after chosen epochs, for Figure 4
+    weights.safetensors       the result: batch normalisation folded away, half precision
+    weights.json              what loads with it: network, classes, preprocessing, SHA-256; and what it reaches
+"""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..errors import UsageError
+from ..files import write_whole
+from .checkpoint import Checkpoints
+from .data import Data, load
+from .journal import Journal
+from .processes import Here, processes
+from .recipe import Part, Recipe, Stage
+from .results import write_snapshot, write_weights
+from .run import Run
+from .stopping import Request, Stopped, requests_to_stop
+
+__all__ = ["Part", "Recipe", "Stage", "train"]
+
+
+def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto",
+          tensorboard: bool = False) -> dict[str, Any]:
+    """The card of the weights, after training by the recipe into the folder ``out``, or going on with it.
+
+    Started by torchrun, the processes share the batches: their number changes nothing but rounding. Raises UsageError,
+    DeconvnetError; and KeyboardInterrupt, which says how to go on, with everything up to the last step saved.
+    """
+    out = Path(out)
+    _make(out)
+    with processes(device) as here:
+        progress = progress and here.first
+        run = Run(recipe, _load(recipe, out / "images.safetensors", here, progress), here)
+        keeper = _Keeper(run, out, progress)
+        journal = Journal(out, tensorboard) if here.first else None
+        with requests_to_stop() as request:
+            while run.done < recipe.epochs:
+                run.epoch(progress, lambda: keeper.between(request))
+                keeper.keep()
+                if journal is not None:
+                    journal.write(run.log)
+                if progress:
+                    tqdm.write(_line(run))
+                keeper.stop_if(request)
+        card = write_weights(run, out / "weights.safetensors") if here.first else {}
+        here.wait()
+    return card
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "try", b"")
+        (folder / "try").unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _load(recipe: Recipe, notes: Path, here: Here, progress: bool) -> Data:
+    """The pictures. One process reads them before the others, which find in its notes what it found."""
+    if not here.first:
+        here.wait()
+    data = load(recipe, notes, progress)
+    if here.first:
+        here.wait()
+    return data
+
+
+class _Keeper:
+    """Saves a run after each epoch, at times between two steps, and when someone asks to stop."""
+
+    def __init__(self, run: Run, out: Path, progress: bool) -> None:
+        self.run, self.out = run, out
+        self.checkpoints = Checkpoints(out, {**run.recipe.identity(), "images (by content)": run.data.manifest})
+        self.saved = time.monotonic()
+        state = self.checkpoints.latest()
+        if state is not None:
+            run.restore(state)
+            if progress:
+                tqdm.write(f"going on from epoch {run.done}, step {run.at} of {run.steps} of the next")
+
+    def keep(self) -> None:
+        """After an epoch: the snapshot if one is wanted, and then the state, so that neither is missing later."""
+        if self.run.here.first:
+            if self.run.done in self.run.recipe.snapshots:
+                write_snapshot(self.run, self.out / "snapshots")
+            self._save()
+
+    def between(self, request: Request) -> None:
+        """After a step: saves if it is time, and stops if someone asked."""
+        if self.run.here.first and time.monotonic() - self.saved > self.run.recipe.minutes * 60:
+            self._save()
+        self.stop_if(request)
+
+    def stop_if(self, request: Request) -> None:
+        """Saves and raises Stopped if any process was asked to stop; they all stop after the same step."""
+        run = self.run
+        number = int(run.here.largest(request.number))
+        if not number:
+            return
+        if run.here.first and run.at:
+            self._save()
+        raise Stopped(f"stopped after epoch {run.done} and {run.at} of {run.steps} steps; the same command goes on "
+                      "from there", number)
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.run.state())
+        self.saved = time.monotonic()
+
+
+def _line(run: Run) -> str:
+    recipe, entry = run.recipe, run.log[-1]
+    top1 = f", held out {entry['top1']:.1%}" if "top1" in entry else ""
+    pixels = sum(recipe.size(epoch) ** 2 for epoch in range(run.done, recipe.epochs)) * run.steps * recipe.batch
+    left = pixels / (entry["images_per_second"] * entry["size"] ** 2)  # seconds: an image costs what its pixels do
+    return (f"epoch {entry['epoch']}/{recipe.epochs}: loss {entry['loss']:.3f}{top1}, "
+            f"{entry['images_per_second']:.0f} img/s, {entry['waited']:.0%} of the time waiting for views; "
+            f"about {timedelta(seconds=round(left))} left")

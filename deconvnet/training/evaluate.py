@@ -1,0 +1,70 @@
+"""Accuracy on held-out pictures: the mean over the classes, from one central view or from the paper's ten."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..images import Preprocess, window
+from .processes import ALONE, Here
+from .views import CORNERS, Pictures, sub_crop
+
+BATCH = 64  # pictures; of ten views each, a tenth
+
+
+class _Inputs(Dataset):
+    """What a network is given of a picture, (views, 3, size, size), and its label."""
+
+    def __init__(self, pictures: Pictures, preprocess: Preprocess, ten: bool) -> None:
+        self.pictures, self.preprocess, self.ten = pictures, preprocess, ten
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = self.pictures[index]
+        image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        if not self.ten:
+            return self.preprocess(image)[None], self.pictures.labels[index]
+        size = self.preprocess.size
+        corners = (sub_crop(picture, corner, size) for corner in range(len(CORNERS)))
+        views = [window(image, (left, top, right, bottom), size) for top, left, bottom, right in corners]
+        views += [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
+        return torch.stack([self.preprocess.tensor(view) for view in views]), self.pictures.labels[index]
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, pictures: Pictures, preprocess: Preprocess, ten: bool = False, precision: str = "float32",
+             workers: int = 0, here: Here = ALONE) -> dict[str, float]:
+    """Top-1 and top-5 accuracy on pictures, each the mean over the classes; empty where there are none.
+
+    ``ten``: the probabilities are averaged over the four corners and the centre, flipped and not (Krizhevsky et al.
+    2012); otherwise one central view. The processes take a part of the pictures each, and all get the same result.
+    """
+    if not len(pictures):
+        return {}
+    inputs = torch.utils.data.Subset(_Inputs(pictures, preprocess, ten), range(here.rank, len(pictures), here.world))
+    hits = torch.zeros(3, max(pictures.labels) + 1, dtype=torch.int64)           # top-1, top-5, pictures; by class
+    with _in_eval_mode(net):
+        for views, labels in DataLoader(inputs, BATCH // 10 if ten else BATCH, num_workers=workers):
+            with here.arithmetic(precision):
+                scores = net(views.flatten(0, 1).to(here.device)).float().cpu()  # (N·views, classes)
+            chances = scores.softmax(1).unflatten(0, views.shape[:2]).mean(1) if ten else scores
+            best = chances.topk(min(5, scores.shape[1])).indices == labels[:, None]  # (N, 5)
+            hits.index_add_(1, labels, torch.stack([best[:, 0], best.any(1), torch.ones_like(labels)]).long())
+    top1, top5, count = here.total(hits).double()
+    some = count > 0
+    return {"top1": float((top1[some] / count[some]).mean()), "top5": float((top5[some] / count[some]).mean())}
+
+
+@contextmanager
+def _in_eval_mode(net: nn.Module) -> Iterator[None]:
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)

@@ -1,0 +1,84 @@
+"""Where a run computes: which device, and which of several processes that torchrun started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import UsageError
+
+PATIENCE = timedelta(hours=2)  # the others wait so long while the first reads all images
+
+
+@dataclass(frozen=True)
+class Here:
+    """This process: its number ``rank`` of ``world``, and the device that it computes on."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Tensor, of: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+        """The sum over all processes of a tensor on the CPU, which each of them gets."""
+        if self.world == 1:
+            return values
+        values = values.to(self.device)
+        dist.all_reduce(values, of)
+        return values.cpu()
+
+    def largest(self, value: float) -> float:
+        """The largest of the processes' values."""
+        return float(self.total(torch.tensor([float(value)]), dist.ReduceOp.MAX))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            self.total(torch.zeros(1))
+
+    def arithmetic(self, precision: str) -> torch.autocast:
+        """A context in which matrix products have the precision that a recipe names."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+ALONE = Here()
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Here]:
+    """This process among those that torchrun started, or alone; leaves the group at the end.
+
+    ``device`` is cpu, cuda, or auto: cuda where there is one, a card of its own for each process.
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    chosen = _device(device)
+    if world == 1:
+        yield Here(device=chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Here(dist.get_rank(), world, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"--device is cpu, cuda or auto: {name}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here")
+    return torch.device(name)

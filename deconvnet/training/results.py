@@ -1,0 +1,91 @@
+"""What a run gives: weights that ``load_model`` takes, with a card beside them; and snapshots of the way there."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from ..files import write_whole
+from ..network import MEAN_PICTURE
+from ..provenance import versions
+from .build import fold
+from .evaluate import evaluate
+from .filters import filter_statistics
+from .run import Run
+
+
+def write_weights(run: Run, path: Path) -> dict[str, Any]:
+    """The card beside the weights, having written both: the folded network in half precision, and JSON.
+
+    The accuracy is measured on the weights as they are written.
+    """
+    recipe, data = run.recipe, run.data
+    net = fold(run.net, recipe)
+    halves = _halves(net.state_dict())
+    net.load_state_dict({name: value.float() for name, value in halves.items()})
+    card = _card(run, {"classes": len(data.classes), **recipe.arguments})
+    card["held_out"] = {"images": len(data.held_out), **evaluate(net, data.held_out, run.preprocess)}
+    if recipe.test == "ten":
+        card["held_out_ten_views"] = evaluate(net, data.held_out, run.preprocess, ten=True)
+    card["filters"] = filter_statistics(net.get_parameter("conv1.weight"))
+    card["unreadable"] = len(data.unreadable)
+    if run.preprocess.mean_picture is not None:
+        halves[MEAN_PICTURE] = torch.from_numpy(run.preprocess.mean_picture)
+    _write(path, halves, card)
+    return card
+
+
+def write_snapshot(run: Run, folder: Path) -> None:
+    """Puts the network as it is into the folder, as ``epoch-05.safetensors`` with a card.
+
+    It is the whole of it in half precision; with the recipe's ``small_snapshots``, the convolutions alone, in bytes.
+    """
+    state = fold(run.net, run.recipe).state_dict()
+    arguments = {"classes": len(run.data.classes), **run.recipe.arguments}
+    if run.recipe.small_snapshots:
+        arguments["hidden"] = None
+        tensors = bytewise({name: value for name, value in state.items() if name.startswith("conv")})
+    else:
+        tensors = _halves(state)
+    folder.mkdir(exist_ok=True)
+    _write(folder / f"epoch-{run.done:02}.safetensors", tensors, {**_card(run, arguments), "epoch": run.done})
+
+
+def _halves(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.half().contiguous() for name, value in state.items()}
+
+
+def bytewise(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as int8 with a scale (units,) for each unit, ``NAME_scale``; biases in half precision."""
+    tensors = {}
+    for name, value in state.items():
+        if value.ndim == 1:
+            tensors[name] = value.half()
+            continue
+        scale = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127            # (units,)
+        steps = value / scale.view(-1, *[1] * (value.ndim - 1))
+        tensors[name], tensors[f"{name}_scale"] = steps.round().to(torch.int8).contiguous(), scale.float()
+    return tensors
+
+
+def _card(run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "network": run.recipe.network,
+        "arguments": arguments,
+        "classes": run.data.classes,
+        "preprocess": run.preprocess.settings(),
+        "images_sha256": run.data.manifest,
+        "recipe": run.recipe.identity(),
+        "versions": versions(),
+    }
+
+
+def _write(path: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+    content = to_bytes(tensors)
+    card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
+    write_whole(path, content)
+    write_whole(path.with_suffix(".json"), (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
