@@ -194,8 +194,9 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     print(f"Sheets and numbers are in {folder}")
 
 
-def run_train(config: str, out: str | None = None, images: str | None = None, seed: int | None = None,
-              workers: int | None = None, device: str = "auto", tensorboard: bool = False) -> None:
+def run_train(config: str, out: str | None = None, data: str | None = None, images: str | None = None,
+              seed: int | None = None, workers: int | None = None, device: str = "auto",
+              tensorboard: bool = False) -> None:
     """Trains a network by a recipe. The same command again goes on from where the last one stopped.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 --no-python deconvnet train --config FILE. The processes
@@ -204,17 +205,19 @@ def run_train(config: str, out: str | None = None, images: str | None = None, se
     Args:
         config: a YAML file such as those in configs/train; unknown keys are errors.
         out: folder for checkpoints, log, curves, snapshots and weights. Default: runs/ and the configuration's name.
-        images: the folder of images, with one subfolder for each class, if not the one that the configuration names.
+        data: a second YAML file whose keys go before those of config, such as those in configs/data.
+        images: the folder of images, with one subfolder for each class, if not the one that the files name.
         seed: of the split, the first weights and the order of the images, if not the configuration's.
         workers: processes that cut views, if not as many as the configuration says.
         device: cpu, cuda, or auto: cuda where there is one.
         tensorboard: write files for TensorBoard too (pip install 'deconvnet[tensorboard]').
     """
-    from .config import load
+    from .config import load, read
     from .training import Recipe, train
 
-    changes = {"images": images, "seed": seed, "workers": workers}
-    recipe = load(Path(config), Recipe, {key: value for key, value in changes.items() if value is not None})
+    words = {"images": images, "seed": seed, "workers": workers}
+    changes = {**(read(data) if data else {}), **{key: value for key, value in words.items() if value is not None}}
+    recipe = load(config, Recipe, changes)
     folder = _writable_folder(out or f"runs/{Path(config).stem}")
     card = train(recipe, folder, device=device, tensorboard=tensorboard)
     if not card:  # another process than the first

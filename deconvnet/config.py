@@ -44,7 +44,7 @@ def load(path: str | Path, model: type[Model], changes: Mapping[str, Any] | None
     Raises UsageError, which names the file and every wrong key at once, with the nearest right one.
     """
     path = Path(path)
-    content = {**_with_base(path), **(changes or {})}
+    content = {**read(path), **(changes or {})}
     try:
         return model.model_validate(content, context={"folder": path.parent})
     except ValidationError as error:
@@ -52,8 +52,12 @@ def load(path: str | Path, model: type[Model], changes: Mapping[str, Any] | None
         raise UsageError("\n".join([f"{path}: {_count(len(lines))}", *(f"  {line}" for line in lines)])) from None
 
 
-def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a file over those of its base, and of that one's base, and so on."""
+def read(path: str | Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a YAML file over those of its base, and of that one's base, and so on, unchecked. Raises UsageError.
+
+    ``above``: the files that this one is a base of.
+    """
+    path = Path(path)
     content = _read(path)
     if "base" not in content:
         return content
@@ -62,7 +66,7 @@ def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"{path}: base: expected the name of a file, found {_short(base)}")
     if path.resolve() in above:
         raise UsageError(f"{path}: base: leads back to this file")
-    return {**_with_base(path.parent / base, (*above, path.resolve())), **content}
+    return {**read(path.parent / base, (*above, path.resolve())), **content}
 
 
 def _read(path: Path) -> dict[str, Any]:
