@@ -1,0 +1,76 @@
+"""The benchmarks run, and tell what they say they tell. How fast anything is, is no matter of tests."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def training() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_training", FOLDER / "training.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tiny(training: ModuleType, config: str):
+    return training.case(config, f"{config}.yaml", 128, 4, widths=[4] * 5, hidden=[4, 4], batch=2)
+
+
+def test_the_training_benchmark_prints_a_table_and_writes_each_repetition(
+        training, tmp_path, capsys, one_thread) -> None:
+    cases = [tiny(training, config) for config in ("zfnet_demo", "zfnet_paper")]
+    training.report(cases, 2, 3, None, str(tmp_path / "out.json"))
+    lines = capsys.readouterr().out.splitlines()
+    assert any("1 threads" in line and "torch" in line for line in lines)
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result.keys() >= {"versions", "threads", "cores", "goal"}
+    for name, precision, row in zip(("zfnet_demo", "zfnet_paper"), ("bfloat16", "float32"), result["rows"],
+                                    strict=True):
+        assert (row["name"], row["precision"], row["size"], row["batch"], row["steps"]) == (name, precision, 128, 2, 2)
+        assert row["ratio"] == row["loop"] / row["bare"] and row["lowest"] <= row["highest"]
+        assert len(row["repetitions"]) == 3 and all(each["loop"] > 0 < each["bare"] for each in row["repetitions"])
+        assert all(each["waiting"] + each["step"] + each["elsewhere"] == pytest.approx(1)
+                   and min(each["waiting"], each["step"]) > 0 for each in row["repetitions"])
+        assert any(name in line and f"{row['ratio']:.3f}" in line for line in lines)
+
+
+def test_the_bare_step_has_the_network_and_the_tensors_of_the_loop(training, one_thread) -> None:
+    recipe = tiny(training, "zfnet_demo").recipe
+    loop = training.Loop(recipe, training.noise(4))
+    bare = training.Bare(loop)
+    assert bare.net is not loop.net and str(bare.net) == str(loop.net) and bare.net.training
+    assert [tuple(inputs.shape) for inputs, _ in bare.batches] == [(2, 3, 128, 128)] * loop.steps
+    before = loop.net.fc8.weight.clone()
+    bare.measure()
+    assert (loop.net.fc8.weight == before).all() and (bare.net.fc8.weight != before).any()
+
+
+def test_pictures_of_a_folder_are_taken_again_where_it_has_few(training, tmp_path) -> None:
+    for number in range(6):
+        folder = tmp_path / f"class {number % 2}"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (150, 140), (number, 0, 0)).save(folder / f"{number}.png")
+    data = training.pictures(tiny(training, "zfnet_demo").recipe, 100, str(tmp_path))
+    assert len(data.train) == 100 and len(data.classes) == 2 and not len(data.held_out)
+    first = [int(data.train[n][0, 0, 0]) for n in range(6)]
+    assert sorted(first) == [0, 1, 2, 3, 4, 5] and int(data.train[97][0, 0, 0]) == first[97 % 6]
+    assert data.train.labels[:6] == [red % 2 for red in first]
+
+
+def test_help_teaches(training, capsys) -> None:
+    with pytest.raises(SystemExit):
+        training.main(["--help"])
+    text = capsys.readouterr().out
+    assert "python benchmarks/training.py" in text and "below 0.9" in text and "after two warm-ups" in text
+
+
+def test_every_benchmark_is_described() -> None:
+    described = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(file.name in described for file in FOLDER.glob("*.py"))
