@@ -41,6 +41,8 @@ class Checkpoints:
         for file in self.files:
             try:
                 tensors, about = unseal(file.read_bytes())
+                if not about.keys() >= {"step", "recipe"}:
+                    raise Damaged("it is whole, but no checkpoint")
                 found.append((about["step"], file, tensors, about))
             except FileNotFoundError:
                 continue
