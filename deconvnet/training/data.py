@@ -31,8 +31,8 @@ class Data:
         classes: the names of the classes.
         manifest: SHA-256 by which the files are known.
         unreadable: the files that could not be read, with the reason.
-        mean: of the training pixels (3,), in 0..1.
-        std: their standard deviation (3,).
+        mean: of the training pixels (3,), in 0..1, each picture as its thumbnail of 32×32, so that all count alike.
+        std: the standard deviation of the thumbnails' pixels (3,).
         mean_picture: the mean of the central squares (3, 256, 256) in 0..1, the paper's per-pixel mean.
     """
 
@@ -64,6 +64,7 @@ def load(recipe: Recipe, notes: Path | None = None, progress: bool = True) -> Da
         name, reason = next(iter(data.unreadable.items()))
         raise UsageError(f"none of the images to learn from can be read; the first: {name}: {reason}")
     if notes is not None and data.train.kept is None:
+    _check_held_out(recipe, data.held_out.numbers)
         _note(data, recipe, notes)
     return data
 
@@ -129,7 +130,7 @@ class Torchvision:
         download = {"root": root, "download": True} if "download" in signature(make).parameters else {}
         try:
             self.data = make(**download, **options)
-        except (OSError, RuntimeError) as error:  # no network, a changed checksum, or a package that it needs
+        except Exception as error:  # no network, a changed checksum, half an archive, or a package that it needs
             raise DeconvnetError(f"torchvision:{name} cannot be had: {error}\nFetch it by hand into {root}, or give a "
                                  "folder with one subfolder a class") from error
         self.name = f"{name} {options}"
@@ -195,13 +196,17 @@ def split(recipe: Recipe) -> Data:
         left = [number for number, label in enumerate(other.labels) if label >= 0]
         left = _draw(other, left, recipe.seed, recipe.test_per_class)
         manifest = hashlib.sha256(f"{source.manifest} {other.manifest}".encode()).hexdigest()
-    if recipe.schedule == "plateau" and not left:
-        raise UsageError("schedule: plateau needs held-out images: set train_per_class or held_out")
+    _check_held_out(recipe, left)
     held_out = PictureSet(other, left, [source.classes.index(name) for name in other.classes])
     return Data(PictureSet(source, learned), held_out, source.classes, manifest)
 
 
 def _draw(source: Source, numbers: list[int], seed: int, per_class: int | None) -> list[int]:
+def _check_held_out(recipe: Recipe, numbers: list[int]) -> None:
+    if recipe.schedule == "plateau" and not numbers:
+        raise UsageError("schedule: plateau needs held-out images: set train_per_class or held_out")
+
+
     """Of the numbers ``per_class`` of every class, drawn by the seed (none: all), in their order."""
     def lot(number: int) -> bytes:
         return hashlib.sha256(f"{seed}/{source.files[number]}".encode("utf-8", "surrogateescape")).digest()
@@ -283,7 +288,7 @@ class _Survey:
             if isinstance(item, UnreadableImage):
                 self.unreadable[item.name] = item.reason
                 if progress:
-                    tqdm.write(f"skipped {item}")
+                    tqdm.write(f"skipped: {item.name!r}: {item.reason}")  # the name need not be valid UTF-8
                 continue
             if first:
                 self._measure(item)
@@ -337,7 +342,7 @@ def _recall(data: Data, recipe: Recipe, file: Path) -> bool:
         tensors, about = unseal(file.read_bytes())
     except (OSError, Damaged):  # not there, or no good: the pictures tell it again
         return False
-    unreadable = about.pop("unreadable")
+    unreadable = about.pop("unreadable", None)
     if about != _about(data, recipe):
         return False
     data.unreadable, data.mean, data.std = unreadable, tensors["mean"], tensors["std"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -18,9 +19,10 @@ BATCH = 64  # pictures; of ten views each, a tenth
 class _Inputs(Dataset):
     """What a network is given of a picture, (views, 3, size, size), and its label."""
 
-    def __init__(self, pictures: Pictures, preprocess: Preprocess, ten: bool) -> None:
+    def __init__(self, pictures: Pictures, preprocess: Preprocess, ten: bool, means: Tensor | None) -> None:
         self.pictures, self.preprocess, self.ten = pictures, preprocess, ten
 
+        self.each = [preprocess] * 10 if means is None else [replace(preprocess, mean_picture=m.numpy()) for m in means]
     def __len__(self) -> int:
         return len(self.pictures)
 
@@ -33,20 +35,23 @@ class _Inputs(Dataset):
         corners = (sub_crop(picture, corner, size) for corner in range(len(CORNERS)))
         views = [window(image, (left, top, right, bottom), size) for top, left, bottom, right in corners]
         views += [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
-        return torch.stack([self.preprocess.tensor(view) for view in views]), self.pictures.labels[index]
+        inputs = [preprocess.tensor(view) for preprocess, view in zip(self.each, views, strict=True)]
+        return torch.stack(inputs), self.pictures.labels[index]
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, pictures: Pictures, preprocess: Preprocess, ten: bool = False, precision: str = "float32",
-             workers: int = 0, here: Here = ALONE) -> dict[str, float]:
+             workers: int = 0, here: Here = ALONE, means: Tensor | None = None) -> dict[str, float]:
     """Top-1 and top-5 accuracy on pictures, each the mean over the classes; empty where there are none.
 
     ``ten``: the probabilities are averaged over the four corners and the centre, flipped and not (Krizhevsky et al.
-    2012); otherwise one central view. The processes take a part of the pictures each, and all get the same result.
+    2012); otherwise one central view. ``means`` (10, 3, size, size): what is subtracted from each of the ten, where it
+    is not the same. The processes take a part of the pictures each, and all get the same result.
     """
     if not len(pictures):
         return {}
-    inputs = torch.utils.data.Subset(_Inputs(pictures, preprocess, ten), range(here.rank, len(pictures), here.world))
+    mine = range(here.rank, len(pictures), here.world)
+    inputs = torch.utils.data.Subset(_Inputs(pictures, preprocess, ten, means), mine)
     hits = torch.zeros(3, max(pictures.labels) + 1, dtype=torch.int64)           # top-1, top-5, pictures; by class
     with _in_eval_mode(net):
         for views, labels in DataLoader(inputs, BATCH // 10 if ten else BATCH, num_workers=workers):

@@ -30,12 +30,11 @@ def write_weights(run: Run, path: Path) -> dict[str, Any]:
     card = _card(run, {"classes": len(data.classes), **recipe.arguments})
     card["held_out"] = {"images": len(data.held_out), **evaluate(net, data.held_out, run.preprocess)}
     if recipe.test == "ten":
-        card["held_out_ten_views"] = evaluate(net, data.held_out, run.preprocess, ten=True)
+        card["held_out_ten_views"] = evaluate(net, data.held_out, run.preprocess, ten=True,
+                                              means=run.means(run.preprocess.size))
     card["filters"] = filter_statistics(net.get_parameter("conv1.weight"))
     card["unreadable"] = len(data.unreadable)
-    if run.preprocess.mean_picture is not None:
-        halves[MEAN_PICTURE] = torch.from_numpy(run.preprocess.mean_picture)
-    _write(path, halves, card)
+    _write(path, {**halves, **_mean_picture(run)}, card)
     return card
 
 
@@ -52,7 +51,14 @@ def write_snapshot(run: Run, folder: Path) -> None:
     else:
         tensors = _halves(state)
     folder.mkdir(exist_ok=True)
-    _write(folder / f"epoch-{run.done:02}.safetensors", tensors, {**_card(run, arguments), "epoch": run.done})
+    card = {**_card(run, arguments), "epoch": run.done}
+    _write(folder / f"epoch-{run.done:02}.safetensors", {**tensors, **_mean_picture(run)}, card)
+
+
+def _mean_picture(run: Run) -> dict[str, Tensor]:
+    """What preprocessing subtracts, where that is a picture: too much for a card."""
+    picture = run.preprocess.mean_picture
+    return {} if picture is None else {MEAN_PICTURE: torch.from_numpy(picture)}
 
 
 def _halves(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,4 +94,6 @@ def _write(path: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None
     content = to_bytes(tensors)
     card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     write_whole(path, content)
-    write_whole(path.with_suffix(".json"), (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    # a folder's name need not be valid UTF-8; what then stands for a byte of it is escaped as JSON escapes it
+    write_whole(path.with_suffix(".json"), text.encode("utf-8", "backslashreplace"))

@@ -43,7 +43,7 @@ class Run:
             raise UsageError("batch_norm over several processes needs GPUs: on CPUs each would normalise by itself")
         self.recipe, self.data, self.here = recipe, data, here
         self.done, self.at, self.log, self.losses = 0, 0, [], []
-        self.preprocess = self._preprocess()
+        self.preprocess = self._preprocess(recipe.size(recipe.epochs - 1))
         inputs = self._some_inputs() if recipe.centroids else None
         net = build(recipe, len(data.classes), inputs, here.rank, here.world)
         if recipe.batch_norm and here.world > 1:
@@ -57,12 +57,20 @@ class Run:
     log: list[dict[str, Any]]
     losses: list[Tensor]
 
-    def _preprocess(self) -> Preprocess:
+    def _preprocess(self, size: int) -> Preprocess:
+        """What makes inputs of this size of whole pictures, with the same part of them in view at any size."""
         recipe, data = self.recipe, self.data
         std = data.std if recipe.std is None else torch.tensor(recipe.std)
-        size = recipe.size(recipe.epochs - 1)
-        central = sub_crop_means(data.mean_picture, size, size)[4].numpy() if recipe.mean == "pixel" else None
-        return Preprocess(size, SHORT_SIDE, tuple(data.mean.tolist()), tuple(std.tolist()), central)
+        means = self.means(size)
+        central = None if means is None else means[4].numpy()
+        resize = round(size * SHORT_SIDE / recipe.size(recipe.epochs - 1))
+        return Preprocess(size, resize, tuple(data.mean.tolist()), tuple(std.tolist()), central)
+
+    def means(self, size: int) -> Tensor | None:
+        """What is subtracted from the sub-crops 0 … 9 in views of this size, (10, 3, size, size), if pictures are."""
+        if self.recipe.mean == "channel":
+            return None
+        return sub_crop_means(self.data.mean_picture, self.recipe.size(self.recipe.epochs - 1), size)
 
     def _some_inputs(self) -> Tensor:
         views = Views(self.data.train, self.recipe, 0)
@@ -168,8 +176,9 @@ class Run:
         if self.recipe.mean == "channel":
             return torch.tensor(self.preprocess.mean, device=self.here.device)[:, None, None]
         if size not in self._means:
-            native = self.recipe.size(self.recipe.epochs - 1)
-            self._means[size] = sub_crop_means(self.data.mean_picture, native, size).to(self.here.device)
+            means = self.means(size)
+            assert means is not None
+            self._means[size] = means.to(self.here.device)
         return self._means[size][crops.to(self.here.device)]
 
     # ---- how well ----
@@ -181,9 +190,7 @@ class Run:
         filters = filter_statistics(self.net.get_parameter("conv1.weight"))
         if self.done % every and self.done < recipe.epochs:
             return filters
-        size, whole = recipe.size(self.done - 1), self.preprocess
-        small = Preprocess(size, round(size * whole.resize / whole.size), whole.mean, whole.std)
-        preprocess = whole if size == whole.size else small
+        preprocess = self._preprocess(recipe.size(self.done - 1))
         return {**filters, **evaluate(self.net, self.data.held_out, preprocess, False, recipe.precision,
                                       recipe.workers, self.here)}
 
