@@ -12,6 +12,7 @@ values of one ``Recipe``. A run lives in a folder, and the folder holds all that
     weights.json              what loads with it: network, classes, preprocessing, SHA-256; and what it reaches
 """
 
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +20,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import UsageError
-from ..files import write_whole
+from ..errors import DeconvnetError, UsageError
 from .checkpoint import Checkpoints
 from .data import Data, load
 from .journal import Journal
@@ -42,30 +42,34 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     """
     out = Path(out)
     _make(out)
-    with processes(device) as here:
+    with requests_to_stop() as request, processes(device) as here:
         progress = progress and here.first
         run = Run(recipe, _load(recipe, out / "images.safetensors", here, progress), here)
         keeper = _Keeper(run, out, progress)
         journal = Journal(out, tensorboard) if here.first else None
-        with requests_to_stop() as request:
-            while run.done < recipe.epochs:
-                run.epoch(progress, lambda: keeper.between(request))
-                keeper.keep()
-                if journal is not None:
-                    journal.write(run.log)
-                if progress:
-                    tqdm.write(_line(run))
-                keeper.stop_if(request)
+        if journal is not None and run.log:
+            journal.write(run.log)  # what an earlier run saved may not have been told yet
+        request.heeded = True
+        while run.done < recipe.epochs:
+            run.epoch(progress, lambda: keeper.between(request))
+            keeper.keep()
+            if journal is not None:
+                journal.write(run.log)
+            if progress:
+                tqdm.write(_line(run))
+            keeper.stop_if(request)
+        request.heeded = False
         card = write_weights(run, out / "weights.safetensors") if here.first else {}
         here.wait()
     return card
 
 
 def _make(folder: Path) -> None:
+    """The folder, in which something can be written. All processes try it at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "try", b"")
-        (folder / "try").unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
 
@@ -84,10 +88,15 @@ class _Keeper:
     """Saves a run after each epoch, at times between two steps, and when someone asks to stop."""
 
     def __init__(self, run: Run, out: Path, progress: bool) -> None:
+        if run.here.first:
+            _remove_parts(out)
         self.run, self.out = run, out
         self.checkpoints = Checkpoints(out, {**run.recipe.identity(), "images (by content)": run.data.manifest})
         self.saved = time.monotonic()
         state = self.checkpoints.latest()
+        step = -1 if state is None else state[1]["step"]
+        if [step, -step] != run.here.largest(step, -step):
+            raise DeconvnetError(f"the processes find different checkpoints in {out}: all must see the same folder")
         if state is not None:
             run.restore(state)
             if progress:
@@ -95,31 +104,38 @@ class _Keeper:
 
     def keep(self) -> None:
         """After an epoch: the snapshot if one is wanted, and then the state, so that neither is missing later."""
-        if self.run.here.first:
-            if self.run.done in self.run.recipe.snapshots:
-                write_snapshot(self.run, self.out / "snapshots")
-            self._save()
+        if self.run.here.first and self.run.done in self.run.recipe.snapshots:
+            write_snapshot(self.run, self.out / "snapshots")
+        self._save()
 
     def between(self, request: Request) -> None:
         """After a step: saves if it is time, and stops if someone asked."""
-        if self.run.here.first and time.monotonic() - self.saved > self.run.recipe.minutes * 60:
-            self._save()
-        self.stop_if(request)
+        self.stop_if(request, due=time.monotonic() - self.saved > self.run.recipe.minutes * 60)
 
-    def stop_if(self, request: Request) -> None:
-        """Saves and raises Stopped if any process was asked to stop; they all stop after the same step."""
+    def stop_if(self, request: Request, due: bool = False) -> None:
+        """Saves and raises Stopped if any process was asked to stop; they all stop after the same step.
+
+        Saves too if it is ``due`` for any of them: what is decided here, all must do.
+        """
         run = self.run
-        number = int(run.here.largest(request.number))
-        if not number:
-            return
-        if run.here.first and run.at:
+        number, save = map(int, run.here.largest(request.number, due))
+        if run.at and (number or save):
             self._save()
-        raise Stopped(f"stopped after epoch {run.done} and {run.at} of {run.steps} steps; the same command goes on "
-                      "from there", number)
+        if number:
+            raise Stopped(f"stopped after epoch {run.done} and {run.at} of {run.steps} steps; the same command goes on "
+                          "from there", number)
 
     def _save(self) -> None:
-        self.checkpoints.save(self.run.state())
+        state = self.run.state()  # the losses of all processes are in it
+        if self.run.here.first:
+            self.checkpoints.save(state)
         self.saved = time.monotonic()
+
+
+def _remove_parts(folder: Path) -> None:
+    """Removes what killed runs were writing: each such file may be as large as a checkpoint."""
+    for part in [*folder.glob(".*.part"), *folder.glob("snapshots/.*.part")]:
+        part.unlink(missing_ok=True)
 
 
 def _line(run: Run) -> str:

@@ -18,6 +18,7 @@ from ..files import write_whole
 from ..images import ImageFolder, Photographs, Preprocess, open_images, read_image, to_rgb
 from ..sealed import Damaged, seal, unseal
 from .recipe import Recipe
+from .stopping import wait_for_the_parent
 from .views import SHORT_SIDE, central_square, cut
 
 
@@ -63,8 +64,8 @@ def load(recipe: Recipe, notes: Path | None = None, progress: bool = True) -> Da
     if not len(data.train):
         name, reason = next(iter(data.unreadable.items()))
         raise UsageError(f"none of the images to learn from can be read; the first: {name}: {reason}")
-    if notes is not None and data.train.kept is None:
     _check_held_out(recipe, data.held_out.numbers)
+    if notes is not None and data.train.kept is None:
         _note(data, recipe, notes)
     return data
 
@@ -201,12 +202,12 @@ def split(recipe: Recipe) -> Data:
     return Data(PictureSet(source, learned), held_out, source.classes, manifest)
 
 
-def _draw(source: Source, numbers: list[int], seed: int, per_class: int | None) -> list[int]:
 def _check_held_out(recipe: Recipe, numbers: list[int]) -> None:
     if recipe.schedule == "plateau" and not numbers:
         raise UsageError("schedule: plateau needs held-out images: set train_per_class or held_out")
 
 
+def _draw(source: Source, numbers: list[int], seed: int, per_class: int | None) -> list[int]:
     """Of the numbers ``per_class`` of every class, drawn by the seed (none: all), in their order."""
     def lot(number: int) -> bytes:
         return hashlib.sha256(f"{seed}/{source.files[number]}".encode("utf-8", "surrogateescape")).digest()
@@ -283,7 +284,8 @@ class _Survey:
     def read(self, pictures: PictureSet, workers: int, progress: bool) -> None:
         first = not self.kept
         self.kept.append([])
-        loader = DataLoader(_Attempts(pictures), batch_size=None, num_workers=workers)
+        loader = DataLoader(_Attempts(pictures), batch_size=None, num_workers=workers,
+                            worker_init_fn=wait_for_the_parent)
         for item in tqdm(loader, "reading", disable=not progress, unit="image"):
             if isinstance(item, UnreadableImage):
                 self.unreadable[item.name] = item.reason

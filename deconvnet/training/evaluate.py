@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..images import Preprocess, window
 from .processes import ALONE, Here
+from .stopping import wait_for_the_parent
 from .views import CORNERS, Pictures, sub_crop
 
 BATCH = 64  # pictures; of ten views each, a tenth
@@ -54,7 +55,8 @@ def evaluate(net: nn.Module, pictures: Pictures, preprocess: Preprocess, ten: bo
     inputs = torch.utils.data.Subset(_Inputs(pictures, preprocess, ten, means), mine)
     hits = torch.zeros(3, max(pictures.labels) + 1, dtype=torch.int64)           # top-1, top-5, pictures; by class
     with _in_eval_mode(net):
-        for views, labels in DataLoader(inputs, BATCH // 10 if ten else BATCH, num_workers=workers):
+        for views, labels in DataLoader(inputs, BATCH // 10 if ten else BATCH, num_workers=workers,
+                                        worker_init_fn=wait_for_the_parent):
             with here.arithmetic(precision):
                 scores = net(views.flatten(0, 1).to(here.device)).float().cpu()  # (N·views, classes)
             chances = scores.softmax(1).unflatten(0, views.shape[:2]).mean(1) if ten else scores

@@ -36,9 +36,9 @@ class Here:
         dist.all_reduce(values, of)
         return values.cpu()
 
-    def largest(self, value: float) -> float:
-        """The largest of the processes' values."""
-        return float(self.total(torch.tensor([float(value)]), dist.ReduceOp.MAX))
+    def largest(self, *values: float) -> list[float]:
+        """Of each value the largest that any process gives."""
+        return self.total(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.MAX).tolist()
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -22,6 +22,7 @@ from .evaluate import evaluate
 from .filters import filter_statistics, renormalise
 from .processes import ALONE, Here
 from .recipe import Recipe
+from .stopping import wait_for_the_parent
 from .views import SHORT_SIDE, Views, jitter, sub_crop_means
 
 GLANCE = 10  # steps from one look at the loss to the next: each look waits for the device
@@ -41,6 +42,9 @@ class Run:
             raise UsageError(f"batch: {recipe.batch} images cannot be shared evenly by {here.world} processes")
         if recipe.batch_norm and here.world > 1 and here.device.type == "cpu":
             raise UsageError("batch_norm over several processes needs GPUs: on CPUs each would normalise by itself")
+        if len(data.train) < recipe.batch and len(data.train) % here.world:
+            raise UsageError(f"{len(data.train)} images, fewer than a batch, cannot be shared evenly by {here.world} "
+                             "processes")
         self.recipe, self.data, self.here = recipe, data, here
         self.done, self.at, self.log, self.losses = 0, 0, [], []
         self.preprocess = self._preprocess(recipe.size(recipe.epochs - 1))
@@ -134,10 +138,14 @@ class Run:
 
     def _loss(self) -> float:
         """The mean loss of the epoch's steps so far. Raises DeconvnetError where it is no number."""
-        loss = float(self.here.total(torch.stack(self.losses).double().mean().cpu())) / self.here.world
+        loss = float(self._losses().mean())
         if not math.isfinite(loss):
             raise DeconvnetError(f"the loss is {loss} in epoch {self.done + 1}: try a lower rate or a warmup")
         return loss
+
+    def _losses(self) -> Tensor:
+        """The losses of the epoch's steps so far (steps,), each the mean over all processes."""
+        return self.here.total(torch.stack(self.losses).double().cpu()) / self.here.world
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What is left of the epoch: this process's part of each batch."""
@@ -147,7 +155,7 @@ class Run:
         batches = [order[step * size:(step + 1) * size][self.here.rank::self.here.world]
                    for step in range(self.at, self.steps)]
         loader = iter(DataLoader(views, batch_sampler=batches, num_workers=self.recipe.workers,
-                                 pin_memory=self.here.device.type == "cuda"))
+                                 pin_memory=self.here.device.type == "cuda", worker_init_fn=wait_for_the_parent))
         if self.at:  # the steps before have drawn numbers too
             self._set_drawn()
         return loader
@@ -197,7 +205,10 @@ class Run:
     # ---- what must be kept to go on ----
 
     def state(self) -> State:
-        """Everything that the rest of the run depends on. Raises DeconvnetError where the loss is no number."""
+        """Everything that the rest of the run depends on. Raises DeconvnetError where the loss is no number.
+
+        All processes must ask for it together: the losses are those of all.
+        """
         if self.losses:
             self._loss()
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
@@ -205,7 +216,7 @@ class Run:
             momentum = self.optimiser.state[parameter].get("momentum_buffer")  # none where the recipe has no momentum
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
-        tensors["losses"] = torch.stack(self.losses) if self.losses else torch.zeros(0)
+        tensors["losses"] = self._losses() if self.losses else torch.zeros(0)
         tensors["drawn"] = torch.get_rng_state()
         if self.here.device.type == "cuda":
             tensors["drawn.cuda"] = torch.cuda.get_rng_state(self.here.device)

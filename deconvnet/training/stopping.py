@@ -1,4 +1,4 @@
-"""Stopping between two steps: the first Ctrl-C or SIGTERM is a request, the second is obeyed at once."""
+"""Stopping: between two steps the first Ctrl-C or SIGTERM is a request; any other is obeyed at once."""
 
 import os
 import signal
@@ -17,24 +17,28 @@ class Stopped(KeyboardInterrupt):
 
 
 class Request:
-    """Whether someone asked to stop: ``number`` is the signal, 0 while there was none."""
+    """Whether someone asked to stop.
+
+    Attributes:
+        number: of the signal that came, 0 while there was none.
+        heeded: whether a signal may wait, because someone looks here again and again; otherwise it stops at once.
+    """
 
     number = 0
+    heeded = False
 
 
 @contextmanager
 def requests_to_stop() -> Iterator[Request]:
-    """While it lasts, SIGINT and SIGTERM are noted in what is yielded. A second one raises KeyboardInterrupt."""
+    """While it lasts, SIGINT and SIGTERM are noted in what is yielded, or raise Stopped: the second one always does."""
     request, owner = Request(), os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that cuts views: the one that started it decides
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-        elif request.number:
-            raise KeyboardInterrupt("stopped at once; the same command goes on from the last checkpoint")
-        else:
-            request.number = number
+        if os.getpid() != owner:  # a process that cuts views, just started: the one that started it decides
+            return
+        if request.number or not request.heeded:
+            raise Stopped("stopped at once; the same command goes on from the last checkpoint", number)
+        request.number = number
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield request
@@ -45,3 +49,12 @@ def requests_to_stop() -> Iterator[Request]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_for_the_parent(_: int) -> None:
+    """For a process that cuts views: Ctrl-C and SIGTERM reach all of a group, and the one that trains decides for all.
+
+    It ends the others when it ends; they end by themselves, too, when they find it gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
