@@ -113,6 +113,6 @@ def jitter(images: Tensor, strength: float, rank: int = 0, world: int = 1) -> Te
         return 1 + (drawn - 0.5) * width * strength
 
     contrast = around_one(1, 2) * around_one(3, 1)                               # (N, 3, 1, 1)
-    images = (images - 0.5) * contrast + around_one(1, 1) - 0.5                  # (N, 3, H, W)
-    grey = images.mean(1, keepdim=True)                                          # (N, 1, H, W)
-    return grey + (images - grey) * around_one(1, 2)
+    changed = (images - 0.5).mul_(contrast).add_(around_one(1, 1)).sub_(0.5)     # (N, 3, H, W), in place: much faster
+    grey = changed.mean(1, keepdim=True)                                         # (N, 1, H, W)
+    return changed.sub_(grey).mul_(around_one(1, 2)).add_(grey)
