@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -42,6 +42,8 @@ RECIPES = Path(__file__).parents[1] / "configs" / "train"
 GOAL = 0.9
 NOISE = ((200, 300), (300, 200), (225, 300), (200, 267))  # height, width: what Caltech-101's pictures are like
 CLASSES = 101
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,14 @@ class Loop(Run):
         self.labels.append(labels)
         return loss
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, clock: Clock = time.perf_counter) -> dict[str, float]:
         """One more epoch: its steps per second, and the shares of the time that went into what."""
-        self.stepped, self.labels, begun = 0.0, [], time.perf_counter()
+        self.stepped, self.labels, begun, started = 0.0, [], time.perf_counter(), clock()
         entry = self.epoch(progress=True)
-        seconds = time.perf_counter() - begun
+        rate, seconds = self.steps / (clock() - started), time.perf_counter() - begun
         waited = entry["waited"] * self.steps * self.recipe.batch / entry["images_per_second"] / seconds
         stepped = self.stepped / seconds
-        return {"loop": self.steps / seconds, "waiting": waited, "step": stepped, "elsewhere": 1 - waited - stepped}
+        return {"loop": rate, "waiting": waited, "step": stepped, "elsewhere": 1 - waited - stepped}
 
 
 class Bare:
@@ -131,25 +133,26 @@ class Bare:
         hook.remove()
         return list(zip(inputs, loop.labels, strict=True))
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, clock: Clock = time.perf_counter) -> dict[str, float]:
         """A step on each batch: steps per second."""
-        begun = time.perf_counter()
+        begun = clock()
         for inputs, labels in self.batches:
             with ALONE.arithmetic(self.precision):
                 loss = F.cross_entropy(self.net(inputs), labels)
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
-        return {"bare": len(self.batches) / (time.perf_counter() - begun)}
+        return {"bare": len(self.batches) / (clock() - begun)}
 
 
-def compare(one: Case, steps: int, repetitions: int, images: str | None = None) -> dict[str, Any]:
+def compare(one: Case, steps: int, repetitions: int, images: str | None = None,
+            clock: Clock = time.perf_counter) -> dict[str, Any]:
     """A row: medians over the repetitions, in which the two take turns at going first; two warm-ups before."""
     recipe, load = one.recipe, _load()
     loop = Loop(recipe, pictures(recipe, steps * recipe.batch, images))
     bare = Bare(loop)
     bare.measure(), loop.measure()
-    measured = [loop.measure() | bare.measure() if turn % 2 else bare.measure() | loop.measure()
+    measured = [loop.measure(clock) | bare.measure(clock) if turn % 2 else bare.measure(clock) | loop.measure(clock)
                 for turn in range(repetitions)]
     middle = {key: median(each[key] for each in measured) for key in ("loop", "bare", "waiting", "step", "elsewhere")}
     return {"name": one.name, "network": recipe.network, "hidden": recipe.hidden, "size": recipe.size(0),
@@ -182,7 +185,8 @@ COLUMNS = {"recipe": "{name}", "views": "{size}", "batch": "{batch}", "precision
 def table(result: Mapping[str, Any]) -> Table:
     """The rows, under what they depend on."""
     used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    drawn = Table(title=f"The training loop against the bare step; {result['threads']} threads, {used}",
+    drawn = Table(title=f"The training loop against the bare step; {result['threads']} threads, "
+                        f"{result['clock']} time, {used}",
                   caption=f"medians; ratio: loop to bare, to be at least {result['goal']}; each: of the single turns",
                   title_justify="left", caption_justify="left", box=None)
     for number, head in enumerate(COLUMNS):
@@ -193,14 +197,16 @@ def table(result: Mapping[str, Any]) -> Table:
 
 
 def benchmark(rows: Literal["both", "demo", "paper"] = "both", images: str | None = None, out: str | None = None,
-              steps: int = 8, repetitions: int = 5, batch: int = 32, threads: int | None = None) -> None:
+              steps: int = 8, repetitions: int = 5, batch: int = 32, threads: int | None = None,
+              clock: Literal["wall", "cpu"] = "wall") -> None:
     """Steps per second of the training loop against those of the bare forward, backward and descent.
 
     A ratio of 1 means that views, jitter, normalisation, bookkeeping and progress bar cost nothing; below 0.9 the loop
     wastes what the network could use. Two rows: the recipe of the ZFNet that ships (zfnet_demo.yaml: batches of 64
     views of 128 pixels, bfloat16) and the paper's (zfnet_paper.yaml: 224 pixels, float32, fc6 and fc7 of 4096).
 
-    A few minutes on two cores that have nothing else to do. Where they have, the single turns lie far apart: repeat.
+    A few minutes on two cores that have nothing else to do. Where they have, the single turns lie far apart: repeat, or
+    count seconds of computing with --threads 1 --clock cpu.
 
     Example: python benchmarks/training.py --rows demo --out training.json
 
@@ -213,6 +219,8 @@ def benchmark(rows: Literal["both", "demo", "paper"] = "both", images: str | Non
         repetitions: how often each is measured, after two warm-ups.
         batch: of the paper's recipe; its own 128 takes four times as long as 32.
         threads: of torch, if not as many as it takes by itself.
+        clock: wall, or cpu: what this process computed, whoever else did. Threads that wait for each other count as
+            computing, so that it is for one thread. The shares of the loop's time are the wall's in any case.
     """
     if min(steps, repetitions, batch) < 1:
         raise DeconvnetError("--steps, --repetitions and --batch must be at least 1")
@@ -223,12 +231,14 @@ def benchmark(rows: Literal["both", "demo", "paper"] = "both", images: str | Non
     epochs = repetitions + 2
     cases = {"demo": case("zfnet_demo", "zfnet_demo.yaml", 128, epochs),
              "paper": case("zfnet_paper", "zfnet_paper.yaml", 224, epochs, batch=batch)}
-    report([one for name, one in cases.items() if rows in (name, "both")], steps, repetitions, images, out)
+    report([one for name, one in cases.items() if rows in (name, "both")], steps, repetitions, images, out, clock)
 
 
-def report(cases: Sequence[Case], steps: int, repetitions: int, images: str | None, out: str | None) -> None:
+def report(cases: Sequence[Case], steps: int, repetitions: int, images: str | None, out: str | None,
+           clock: str = "wall") -> None:
     """Measures the cases, prints the table and writes the file."""
-    result = {**conditions(), "rows": [compare(one, steps, repetitions, images) for one in cases]}
+    rows = [compare(one, steps, repetitions, images, CLOCKS[clock]) for one in cases]
+    result = {**conditions(), "clock": clock, "rows": rows}
     Console(width=None if sys.stdout.isatty() else 160).print(table(result), markup=False)
     if out is not None:
         Path(out).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

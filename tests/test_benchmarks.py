@@ -26,11 +26,11 @@ def tiny(training: ModuleType, config: str):
 def test_the_training_benchmark_prints_a_table_and_writes_each_repetition(
         training, tmp_path, capsys, one_thread) -> None:
     cases = [tiny(training, config) for config in ("zfnet_demo", "zfnet_paper")]
-    training.report(cases, 2, 3, None, str(tmp_path / "out.json"))
+    training.report(cases, 2, 3, None, str(tmp_path / "out.json"), "cpu")
     lines = capsys.readouterr().out.splitlines()
     assert any("1 threads" in line and "torch" in line for line in lines)
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result.keys() >= {"versions", "threads", "cores", "goal"}
+    assert result.keys() >= {"versions", "threads", "cores", "goal"} and result["clock"] == "cpu"
     for name, precision, row in zip(("zfnet_demo", "zfnet_paper"), ("bfloat16", "float32"), result["rows"],
                                     strict=True):
         assert (row["name"], row["precision"], row["size"], row["batch"], row["steps"]) == (name, precision, 128, 2, 2)
