@@ -146,10 +146,14 @@ def _preprocess(card: Mapping[str, Any], picture: Tensor | None) -> Preprocess |
     if "preprocess" not in card:
         return None
     try:
-        values = {key: value for key, value in card["preprocess"].items() if key != "mean_picture_sha256"}
-        return Preprocess(**values, mean_picture=None if picture is None else picture.float().numpy())
-    except (TypeError, AttributeError) as error:
+        values = dict(card["preprocess"])
+        expected = values.pop("mean_picture_sha256", None)
+        found = Preprocess(**values, mean_picture=None if picture is None else picture.float().numpy())
+    except (TypeError, ValueError, AttributeError) as error:
         raise DeconvnetError(f"The card beside the weights has a preprocess that cannot be read: {error}") from error
+    if expected not in (None, found.settings().get("mean_picture_sha256")):
+        raise DeconvnetError("The mean picture that the card beside the weights speaks of is not in their file.")
+    return found
 
 
 def _set_default(net: nn.Module, name: str, value: Any) -> None:
@@ -205,10 +209,11 @@ def _load_weights(net: nn.Module, file: Path) -> Tensor | None:
 
 def _in_floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a byte each times the scale of their unit, which lies beside them as ``NAME_scale``."""
-    scaled = {name: state[f"{name}_scale"] for name in state if f"{name}_scale" in state}
-    rest = {name: value for name, value in state.items() if name.removesuffix("_scale") not in scaled or name in scaled}
-    return {name: value.float() * scaled[name].view(-1, *[1] * (value.ndim - 1)) if name in scaled else value
-            for name, value in rest.items()}
+    bytewise = [name for name, value in state.items() if value.dtype == torch.int8 and f"{name}_scale" in state]
+    floats = {name: state[name].float() * state[f"{name}_scale"].view(-1, *[1] * (state[name].ndim - 1))
+              for name in bytewise}
+    scales = {f"{name}_scale" for name in bytewise}
+    return {name: floats.get(name, value) for name, value in state.items() if name not in scales}
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

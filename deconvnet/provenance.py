@@ -84,12 +84,13 @@ def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | N
 
 def _preprocess(settings: Mapping[str, Any], own: Preprocess) -> Preprocess:
     """The preprocessing of the scan; a mean picture is the network's own, which must be the scan's."""
-    values = {key: value for key, value in settings.items() if key != "mean_picture_sha256"}
-    if "mean_picture_sha256" not in settings:
+    key = "mean_picture_sha256"
+    values = {name: value for name, value in settings.items() if name != key}
+    if key not in settings:
         return Preprocess(**values)
-    if not isinstance(own, Preprocess) or own.settings() != {**settings, "mean": own.mean, "std": own.std}:
+    if not isinstance(own, Preprocess) or own.settings().get(key) != settings[key]:
         raise DeconvnetError("The mean picture that the network subtracts is not that of the scan: scan again.")
-    return own
+    return Preprocess(**values, mean_picture=own.mean_picture)
 
 
 def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | None:
