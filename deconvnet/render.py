@@ -358,6 +358,22 @@ def _filters(units: Sequence[UnitTiles], filters: np.ndarray, patch: tuple[int, 
     return _grid(tiles, columns, SEPARATOR)
 
 
+def filter_sheet(filters: np.ndarray, title: str | None = None, together: bool = True, columns: int = 16,
+                 zoom: int = 5) -> Sheet:
+    """All filters (units, 3, h, w) of a layer that looks at pixels, row by row, enlarged.
+
+    ``together``: on one scale, the paper's way in Figure 6, which shows those that dominate and those that are dead;
+    otherwise each on its own.
+    """
+    if not len(filters):
+        raise UsageError("no filters to show")
+    height, width = filters.shape[2] * zoom, filters.shape[3] * zoom
+    scale = robust_scale(filters) if together else None
+    tiles = [Sheet(width, height, (Tile(0, 0, width, height, normalise(weights, scale)),)) for weights in filters]
+    grid = _grid(tiles, columns, SEPARATOR)
+    return _framed(_below(_line(title, TITLE), grid, gap=GAP) if title else grid)
+
+
 def figure_2(layers: Sequence[Sequence[UnitTiles]], filters: np.ndarray | None = None, tile: int = 80,
              k: int | None = None, contrast: Contrast = "unit", titles: Iterable[str] | None = None) -> Sheet:
     """All layers on one page, as the paper arranges them where there are five; otherwise one below the other.

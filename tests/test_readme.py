@@ -32,4 +32,4 @@ def test_the_two_commands_need_nothing_but_python():
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", README.read_text(encoding="utf-8")))
 def test_every_file_that_is_linked_is_there(link):
-    assert (README.parent / link).is_file()
+    assert (README.parent / link).exists()

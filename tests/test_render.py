@@ -18,6 +18,7 @@ from deconvnet.render import (
     Sheet,
     Tile,
     figure_2,
+    filter_sheet,
     fit,
     layer_sheet,
     normalise,
@@ -242,6 +243,18 @@ def test_the_first_layer_shows_its_filters_above_their_patches():
     assert not find(picture, np.kron(normalise(units[0].reconstructions)[0], np.ones((2, 2, 1), np.uint8)))
     with pytest.raises(UsageError, match="9 units and 8 filters"):
         layer_sheet(units, filters=filters[:8])
+
+
+def test_a_sheet_of_filters_shows_all_of_them_on_one_scale_or_each_on_its_own():
+    filters = np.random.default_rng(0).normal(size=(11, 3, 4, 4)) * np.arange(1, 12)[:, None, None, None]
+    scale = robust_scale(filters)
+    for together in (True, False):
+        picture = np.asarray(filter_sheet(filters, "conv1", together, columns=4, zoom=3).picture())
+        places = [where(picture, normalise(one, scale if together else None).repeat(3, 0).repeat(3, 1))
+                  for one in filters]
+        assert places == sorted(places) and len({x for _, x in places}) == 4
+    with pytest.raises(UsageError, match="no filters"):
+        filter_sheet(filters[:0])
 
 
 def test_large_tiles_are_shrunk_smoothly():

@@ -6,7 +6,8 @@ values of one ``Recipe``. A run lives in a folder, and the folder holds all that
     checkpoint-a.safetensors  network, momentum and how far it got; the last two states, which take turns
     checkpoint-b.safetensors
     log.jsonl                 one line for every epoch
-    curves.png                loss and accuracy over the epochs
+    curves.png                loss, accuracy and the norms of the first layer's filters over the epochs
+    filters.png               the first layer's filters
     snapshots/                the network after chosen epochs, for Figure 4
     weights.safetensors       the result: batch normalisation folded away, half precision
     weights.json              what loads with it: network, classes, preprocessing, SHA-256; and what it reaches
@@ -46,15 +47,15 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
         progress = progress and here.first
         run = Run(recipe, _load(recipe, out / "images.safetensors", here, progress), here)
         keeper = _Keeper(run, out, progress)
-        journal = Journal(out, tensorboard) if here.first else None
+        journal = Journal(out, tensorboard, max(1, run.done)) if here.first else None
         if journal is not None and run.log:
-            journal.write(run.log)  # what an earlier run saved may not have been told yet
+            journal.write(run.log, run.first_filters)  # what an earlier run saved may not have been told yet
         request.heeded = True
         while run.done < recipe.epochs:
             run.epoch(progress, lambda: keeper.between(request))
             keeper.keep()
             if journal is not None:
-                journal.write(run.log)
+                journal.write(run.log, run.first_filters)
             if progress:
                 tqdm.write(_line(run))
             keeper.stop_if(request)

@@ -191,11 +191,16 @@ class Run:
 
     # ---- how well ----
 
+    @property
+    def first_filters(self) -> Tensor:
+        """The first layer's filters (units, 3, h, w), the only ones that can be looked at as they are."""
+        return self.net.get_parameter("conv1.weight")
+
     def _measured(self) -> dict[str, float]:
         """The statistics of the first layer's filters, and at times and at the end the held-out accuracy."""
         recipe = self.recipe
         every = 1 if recipe.schedule == "plateau" else recipe.measure
-        filters = filter_statistics(self.net.get_parameter("conv1.weight"))
+        filters = filter_statistics(self.first_filters)
         if self.done % every and self.done < recipe.epochs:
             return filters
         preprocess = self._preprocess(recipe.size(self.done - 1))

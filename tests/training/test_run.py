@@ -46,8 +46,8 @@ def send(number: int) -> Callable[[], None]:
 
 def test_a_run_writes_what_it_says(finished: Path, tree: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        "checkpoint-a.safetensors", "checkpoint-b.safetensors", "log.jsonl", "curves.png", "weights.safetensors",
-        "weights.json"}
+        "checkpoint-a.safetensors", "checkpoint-b.safetensors", "log.jsonl", "curves.png", "filters.png",
+        "weights.safetensors", "weights.json"}
     log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["size"]) for line in log] == [(1, 128), (2, 224)] and "top1" in log[-1]
     tensors, card = load_file(finished / "weights.safetensors"), json.loads((finished / "weights.json").read_text())
