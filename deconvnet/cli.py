@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .images import Images
     from .network import Network
     from .scanned import Scan
+    from .settings import Part
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -228,6 +229,68 @@ def run_train(config: str, out: str | None = None, data: str | None = None, imag
     print(f"Now: deconvnet scan --model {recipe.network} --weights {weights} --images DIR --out FILE")
 
 
+def run_figure(number: str, out: str = "deconvnet-figures", config: str | None = None, model: str | None = None,
+               weights: str | None = None, images: str | None = None) -> None:
+    """One of the paper's figures (arXiv v3), by number, for a network and images of your own or for what ships.
+
+    1 the deconvnet on a real activation, 2 features, 3 architecture, 4 evolution of features, 5 invariance, 6
+    architecture selection, 7 occlusion, 8 correspondence, 9 accuracy against training images; and methods: the same
+    activation by several methods. Each as PNG and PDF, with its numbers and provenance in JSON and its caption as text.
+
+    Args:
+        number: 1 to 9, or methods.
+        out: folder for the files.
+        config: a YAML file with the figure's settings, such as those in configs/figures.
+        model: in place of the one in the settings; see deconvnet scan.
+        weights: in place of those in the settings.
+        images: in place of those in the settings.
+    """
+    from . import figures
+
+    settings = _settings(figures.settings(number), config, {"model": model, "weights": weights, "images": images})
+    folder = _writable_folder(out)
+    exhibit = figures.make(number, settings)
+    files = exhibit.write(folder, f"figure{number}" if number.isdigit() else number)
+    print(exhibit.caption)
+    print(f"In {folder}: {', '.join(file.name for file in files)}")
+
+
+def run_table(number: str, out: str = "deconvnet-tables", config: str | None = None, model: str | None = None,
+              weights: str | None = None, images: str | None = None) -> None:
+    """One of the paper's tables (arXiv v3), by number, with the paper's own values beside.
+
+    1 correspondence, 2 errors, 3 ablation, 4 Caltech-101, 5 Caltech-256, 6 PASCAL VOC 2012, 7 features layer by layer.
+    On the screen, and as CSV, Markdown, LaTeX and JSON.
+
+    Args:
+        number: 1 to 7.
+        out: folder for the files.
+        config: a YAML file with the table's settings, such as those in configs/tables.
+        model: in place of the one in the settings; see deconvnet scan.
+        weights: in place of those in the settings.
+        images: in place of those in the settings.
+    """
+    from . import tables
+
+    settings = _settings(tables.settings(number), config, {"model": model, "weights": weights, "images": images})
+    folder = _writable_folder(out)
+    table = tables.make(number, settings)
+    files = table.write(folder, f"table{number}")
+    _print_table("", table.heads, table.cells())
+    print(table.caption)
+    print(f"In {folder}: {', '.join(file.name for file in files)}")
+
+
+def _settings(kind: "type[Part]", config: str | None, words: dict[str, str | None]) -> "Part":
+    """Settings from a file, if there is one, with what the command line says in its place."""
+    from .config import load
+
+    said: dict[str, str | None] = {key: value for key, value in words.items() if value is not None}
+    if "model" in said and "weights" not in said and "weights" in kind.model_fields:
+        said["weights"] = None  # another network's weights would not fit
+    return load(config, kind, said) if config else kind(**said)
+
+
 def _mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:
     """The layers that can be projected from. An error, before any picture, if others are asked for or none is left."""
     from .describe import obstacles
@@ -281,8 +344,10 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": run_demo, "describe": run_describe, "scan": run_scan, "gallery": run_gallery, "train": run_train,
+    "figure": run_figure, "table": run_table,
 }
-_POSITIONAL = {"describe": ["model"], "gallery": ["file"]}
+_POSITIONAL = {"describe": ["model"], "gallery": ["file"], "figure": ["number"], "table": ["number"]}
+_OWN_CONFIG = ("train", "figure", "table")  # whose --config is not a file of their options
 _ABOUT = """See what every unit of a convolutional network has learned: the nine strongest activations of each feature
 map, projected back to pixels, beside the image patches that caused them (Zeiler and Fergus 2014).
 
@@ -334,7 +399,7 @@ def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
         sub.add_function_arguments(command, as_group=False, skip=by_hand)
         for flag in flags:
             sub.add_argument(f"--{flag}", action="store_true", help=helps[flag])
-        if name != "train":  # whose configuration is a recipe
+        if name not in _OWN_CONFIG:
             sub.add_argument("--config", type=str, help="YAML file with any of these options; words here go first")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == chosen:
@@ -345,7 +410,7 @@ def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
 
 def _file_options(command: str, words: list[str]) -> dict[str, Any]:
     """The options in the file after --config, if there is one, checked against those of the command."""
-    if command == "train" or "--config" not in words[:-1]:
+    if command in _OWN_CONFIG or "--config" not in words[:-1]:
         return {}
     from pydantic import ConfigDict, create_model
 

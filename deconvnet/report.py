@@ -58,14 +58,14 @@ def write_layer_sheet(folder: Path, net: nn.Module, shown: Sequence[Gallery], or
     """Writes the sheet of some units of one layer, with k places for each, as PNG and PDF named for the layer."""
     layer = shown[0].layer
     title = printable(f"{layer}: {_caption(origin)}")
-    _write(folder, layer, layer_sheet(shown, tile, k, contrast, _filters(net, shown), title), origin)
+    _write(folder, layer, layer_sheet(shown, tile, k, contrast, first_filters(net, shown), title), origin)
 
 
 def write_figure_2(folder: Path, net: nn.Module, pages: Sequence[Sequence[Gallery]], origin: Mapping[str, Any], k: int,
                    contrast: Contrast = "unit", tile: int = 80) -> None:
     """Writes the page of the paper's Figure 2, all layers together, as figure2."""
     titles = [printable(f"Layer {n}: {shown[0].layer}") for n, shown in enumerate(pages, 1)]
-    _write(folder, "figure2", figure_2(pages, _filters(net, pages[0]), tile, k, contrast, titles), origin)
+    _write(folder, "figure2", figure_2(pages, first_filters(net, pages[0]), tile, k, contrast, titles), origin)
 
 
 def write_unit_sheet(folder: Path, one: Gallery, origin: Mapping[str, Any], k: int, contrast: Contrast = "unit",
@@ -133,7 +133,7 @@ def _with_maps(top: Scan) -> list[str]:
     return [layer for layer in top if layer not in flat] or list(top)
 
 
-def _filters(net: nn.Module, shown: Sequence[Gallery]) -> np.ndarray | None:
+def first_filters(net: nn.Module, shown: Sequence[Gallery]) -> np.ndarray | None:
     """The filters (units, 3, h, w), where a layer looks at pixels and so can be shown without a deconvnet."""
     module = dict(net.named_modules()).get(shown[0].layer)
     first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)

@@ -11,8 +11,8 @@ PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "describe", "topk",
-         "scanned", "batches", "scan", "images", "network", "provenance", "gallery", "render", "report", "figures",
-         "tables", "training", "atlas", "config", "cli"]
+         "scanned", "batches", "scan", "images", "network", "provenance", "gallery", "render", "report",
+         "settings", "subject", "exhibit", "training", "figures", "tables", "atlas", "config", "cli"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 
