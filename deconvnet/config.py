@@ -1,6 +1,6 @@
 """Configurations: YAML files that are data and nothing else, checked against a model before anything starts."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,7 +48,8 @@ def load(path: str | Path, model: type[Model], changes: Mapping[str, Any] | None
     try:
         return model.model_validate(content, context={"folder": path.parent})
     except ValidationError as error:
-        lines = [_explain(detail, model) for detail in error.errors(include_url=False)]
+        lines = [_explain(detail, model) + _from(path, detail["loc"], content, changes or {})
+                 for detail in error.errors(include_url=False)]
         raise UsageError("\n".join([f"{path}: {_count(len(lines))}", *(f"  {line}" for line in lines)])) from None
 
 
@@ -116,6 +117,20 @@ def _explain(detail: Any, model: type[BaseModel]) -> str:
         return f"{where}: missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{where}: {message}, found {_short(detail['input'])}" if where else message
+
+
+def _from(path: Path, location: Sequence[str | int], content: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """Where a wrong key stands, in brackets, if that is not the file itself."""
+    key = location[0] if location else None
+    if key not in content:
+        return ""
+    if key in changes:
+        return " (given beside the file)"
+    file, keys = path, _read(path)
+    while key not in keys:
+        file = file.parent / keys["base"]
+        keys = _read(file)
+    return "" if file == path else f" (in {file})"
 
 
 def _dotted(location: Iterable[str | int]) -> str:

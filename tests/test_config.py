@@ -112,3 +112,73 @@ OURS = sorted((Path(__file__).parents[1] / "configs/train").glob("*.yaml"))
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_the_training_configurations_are_valid(path: Path) -> None:
     assert config.load(path, Recipe).stages
+
+
+# ---- a file that changes another ----
+
+
+def write(tmp_path: Path, **files: str) -> Path:
+    """The last of the files, each called NAME.yaml, or NAME.yaml in a folder for folder__NAME."""
+    for name, content in files.items():
+        path = tmp_path / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return path
+
+
+def test_a_file_changes_the_keys_of_its_base_and_of_that_ones_base(tmp_path: Path, monkeypatch) -> None:
+    path = write(tmp_path, first="images: x\nrate: 0.5\nkind: he\nflip: no\n",
+                 folder__second="base: ../first.yaml\nrate: 0.25\nflip: yes\n",
+                 other__third="base: ../folder/second.yaml\nrate: 0.125\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # bases lie where the files say, not where one stands
+    assert config.load(path, Toy) == Toy(images="x", rate=0.125, kind="he", flip=True)
+    assert config.read(path) == {"images": "x", "rate": 0.125, "kind": "he", "flip": True}
+
+
+def test_a_nested_key_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = write(tmp_path, first="images: x\nlast: {epochs: 3, size: 99}\nstages: [{epochs: 1}, {epochs: 2}]\n",
+                 second="base: first.yaml\nlast: {epochs: 4}\nstages: [{epochs: 5, size: 128}]\n")
+    found = config.load(path, Toy)
+    assert found.last == Step(epochs=4, size=224) and found.stages == (Step(epochs=5, size=128),)
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({"toy": "base: none.yaml\nimages: x\n"}, ["none.yaml: no such file"]),
+    ({"toy": "base: [a.yaml, b.yaml]\nimages: x\n"}, ["toy.yaml: base: expected the name of a file", "['a.yaml'"]),
+    ({"toy": "base:\nimages: x\n"}, ["toy.yaml: base: expected the name of a file", "None"]),
+    ({"toy": "base: toy.yaml\nimages: x\n"}, ["toy.yaml: base: leads back"]),
+    ({"b": "base: c.yaml\n", "c": "base: toy.yaml\n", "toy": "base: b.yaml\nimages: x\n"}, ["base: leads back"]),
+    ({"b": "- a list\n", "toy": "base: b.yaml\nimages: x\n"}, ["b.yaml: expected lines of `key: value`"]),
+    ({"b": "images: x\nimages: y\n", "toy": "base: b.yaml\n"}, ["b.yaml: line 2", "images is there twice"]),
+    ({"b": "images: x\nrat: 1\n", "toy": "base: b.yaml\n"},
+     ["toy.yaml: 1 error", "rat: unknown key; did you mean rate? (in ", "b.yaml)"]),
+    ({"c": "flop: 1\n", "folder__b": "base: ../c.yaml\nlast: {epoch: 1}\n", "toy": "base: folder/b.yaml\nrate: x\n"},
+     ["5 errors", "flop: unknown key; did you mean flip? (in ", "c.yaml)", "last.epoch: unknown key", "b.yaml)",
+      "images: missing\n", "found 'x'\n"]),
+])
+def test_what_is_wrong_with_a_base_is_said_with_its_file(tmp_path: Path, files: dict, expected: list[str]) -> None:
+    path = write(tmp_path, **files)
+    with pytest.raises(UsageError) as refusal:
+        config.load(path, Toy)
+    for part in expected:
+        assert part in str(refusal.value) + "\n"
+
+
+def test_what_a_child_overrides_is_not_blamed_on_the_base(tmp_path: Path) -> None:
+    path = write(tmp_path, b="images: x\nrate: -1\n", toy="base: b.yaml\nrate: 0.5\n")
+    assert config.load(path, Toy).rate == 0.5
+    path.write_text("base: b.yaml\nrate: -2\n")
+    with pytest.raises(UsageError, match=r"found -2$"):
+        config.load(path, Toy)
+
+
+def test_changes_go_before_every_file(tmp_path: Path) -> None:
+    path = write(tmp_path, b="images: x\nrate: 0.5\n", toy="base: b.yaml\nkind: he\n")
+    assert config.load(path, Toy, {"images": "y", "kind": "paper"}) == Toy(images="y", rate=0.5)
+    with pytest.raises(UsageError) as refusal:
+        config.load(path, Toy, {"rate": -1, "imags": "y"})
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == 3 and all(line.endswith(" (given beside the file)") for line in lines[1:])
+    with pytest.raises(UsageError, match=r"^wrong\.yaml: no such file$"):
+        config.load("wrong.yaml", Toy, {"images": "x"})
