@@ -21,7 +21,7 @@ class AlexNet(nn.Sequential):
 
     Takes (N, 3, 227, 227), mean-subtracted; gives class scores (N, classes), before the softmax. The original's
     cuda-convnet took 224 pixels and rounded sizes up, which is the same as 227 and rounding down. Raises ValueError for
-    layers that cannot be left out.
+    layers that cannot be left out, and more than two hidden ones.
     """
 
     def __init__(self, classes: int = 1000, groups: int = 2, hidden: Sequence[int] | None = (4096, 4096),

@@ -43,6 +43,8 @@ def convolution(n: int, layer: nn.Conv2d, batch_norm: bool = False) -> Layers:
 
 def classifier(inputs: int, hidden: Sequence[int], classes: int, batch_norm: bool = False) -> Layers:
     """Layers flatten, fc6 and fc7 (one for each width of ``hidden``) with ReLU and dropout 0.5, then fc8's scores."""
+    if len(hidden) > 2:
+        raise ValueError(f"hidden must be two widths at most: {tuple(hidden)}")
     layers: Layers = OrderedDict(flatten=nn.Flatten())
     for n, width in enumerate(hidden, 6):
         layers[f"fc{n}"] = nn.Linear(inputs, width)

@@ -19,16 +19,17 @@ class ZFNet(nn.Sequential):
         widths: feature maps of conv1 … conv5; ``(96, 256, 512, 1024, 512)`` is the paper's wide variant.
         hidden: units of fc6 and fc7. With one width there is no fc7, with none neither (Table 3); None leaves the
             classifier out, fc8 too.
-        kernel: side of conv1's filters, 7 in ZFNet and 11 in AlexNet.
+        kernel: side of conv1's filters, 7 in ZFNet and 11 in AlexNet; 5 or more, for the maps to have these sizes.
         stride: of conv1, 2 in ZFNet and 4 in AlexNet. With 4, conv2 takes every position instead of every second, as in
             AlexNet, so that the maps above have the same sizes.
         without: layers that are left out, of 2 … 5; Table 3 removes 3 and 4. Their pooling and normalisation go too.
         norm: with contrast normalisation (the paper's) or without.
         batch_norm: batch normalisation after conv1 … conv5, fc6 and fc7 (layers bn1 … bn7), for training only:
-            ``deconvnet.training.fold`` removes it. Not in the paper.
+            ``deconvnet.training.build.fold`` removes it. Not in the paper.
 
     Takes (N, 3, 224, 224), mean-subtracted; gives class scores (N, classes), before the softmax. Raises ValueError for
-    a stride other than 2 and 4, and for layers that cannot be left out.
+    a stride other than 2 and 4, a kernel below 5, other than five widths, more than two hidden ones, and layers that
+    cannot be left out.
     """
 
     def __init__(self, classes: int = 1000, widths: Sequence[int] = (96, 256, 384, 384, 256),
@@ -36,6 +37,10 @@ class ZFNet(nn.Sequential):
                  without: Collection[int] = (), norm: bool = True, batch_norm: bool = False) -> None:
         if stride not in (2, 4):
             raise ValueError(f"stride must be 2 or 4: {stride}")
+        if kernel < 5:
+            raise ValueError(f"kernel must be at least 5: {kernel}")
+        if len(widths) != 5:
+            raise ValueError(f"widths must be five: {tuple(widths)}")
         if not set(without) <= {2, 3, 4, 5}:
             raise ValueError(f"of layers 2 to 5 any may be left out, not {sorted(set(without) - {2, 3, 4, 5})}")
         maps = [3] + [0 if n in without else width for n, width in enumerate(widths, 1)]

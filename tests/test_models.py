@@ -195,3 +195,112 @@ def test_contrast_norm_is_called_by_its_name_when_it_is_used() -> None:
     with Names():
         ContrastNorm().eval()(torch.rand(1, 6, 2, 2))
     assert "local_response_norm" in called and "conv2d" not in called
+
+
+# ---- variants ----
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("kernel", [5, 6, 7, 11, 15])
+def test_other_first_layers_leave_the_maps_above_as_they_are(kernel, stride):
+    with torch.device("meta"):
+        net, x, sizes = ZFNet(2, (2,) * 5, (2,), kernel=kernel, stride=stride).eval(), torch.zeros(1, 3, 224, 224), {}
+        for layer, module in net.named_children():
+            x = module(x)
+            sizes[layer] = x.shape[-1]
+    assert net.conv1.kernel_size == (kernel, kernel) and net.conv1.stride == (stride, stride)
+    expected = {2: (110, 55, 26, 13), 4: (55, 27, 27, 13)}[stride]
+    assert tuple(sizes[layer] for layer in ("conv1", "pool1", "conv2", "pool2")) == expected
+    assert {sizes[layer] for layer in ("conv3", "conv4", "conv5")} == {13} and sizes["pool5"] == 6
+
+
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(7, 2, 75), (11, 2, 79), (7, 4, 95), (11, 4, 99)])
+def test_units_of_the_variants_step_as_far_and_look_as_wide_as_they_should(kernel, stride, size):
+    net = ZFNet(2, (2,) * 5, (2,), kernel=kernel, stride=stride).eval()
+    field = deconvnet.receptive_field(net, "conv3", (224, 224))
+    # by hand: conv1, pool1, conv2; then pool2 and conv3, whose inputs lie 8 and 16 pixels apart at either stride
+    assert size == kernel + 2 * stride + 4 * 2 * stride + 2 * 8 + 2 * 16
+    assert field.size == (size, size) and field.stride == (16, 16)
+
+
+def parts(net):
+    return [name for name, module in net.named_children() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+
+def count_by_hand(alexnet, without, hidden, classes=1000):
+    """Weights and biases, layer by layer, from the papers' tables."""
+    kernels, groups = ((11, 5, 3, 3, 3), (1, 2, 1, 2, 2)) if alexnet else ((7, 5, 3, 3, 3), (1,) * 5)
+    inputs, total = 3, 0
+    for n, (units, kernel, group) in enumerate(zip((96, 256, 384, 384, 256), kernels, groups, strict=True), 1):
+        if n not in without:
+            total += units * kernel * kernel * inputs // group + units
+            inputs = units
+    inputs *= 36
+    for units in (*hidden, classes) if hidden is not None else ():
+        total += units * inputs + units
+        inputs = units
+    return total
+
+
+@pytest.mark.parametrize("hidden", [(4096, 4096), (2048,), (), None], ids=str)
+@pytest.mark.parametrize("without", [(), (3,), (4,), (3, 4), (4, 3)], ids=str)
+@pytest.mark.parametrize("build", [ZFNet, AlexNet])
+def test_layers_that_are_left_out_are_out_and_the_rest_fits(build, without, hidden):
+    with torch.device("meta"):
+        net = build(hidden=hidden, without=without).eval()
+        scores = net(torch.zeros(2, 3, *[224 if build is ZFNet else 227] * 2))
+    classifier = [] if hidden is None else [*["fc6", "fc7"][:len(hidden)], "fc8"]
+    assert parts(net) == [f"conv{n}" for n in range(1, 6) if n not in without] + classifier
+    assert not {f"relu{n}" for n in without} & set(dict(net.named_children()))
+    assert scores.shape == ((2, 256, 6, 6) if hidden is None else (2, 1000))
+    assert sum(p.numel() for p in net.parameters()) == count_by_hand(build is AlexNet, without, hidden)
+
+
+def test_the_counts_by_hand_are_those_that_the_papers_print():
+    assert count_by_hand(False, (), (4096, 4096)) == 62_357_608 and count_by_hand(True, (), (4096, 4096)) == 60_965_224
+
+
+@pytest.mark.parametrize(("build", "hidden"), [(ZFNet, (4,)), (AlexNet, ()), (ZFNet, None)])
+def test_variants_compute_on_the_cpu_too(build, hidden):
+    net = build(3, hidden=hidden, without=(3, 4)).eval()
+    with torch.no_grad():
+        scores = net(torch.rand(1, 3, *[224 if build is ZFNet else 227] * 2))
+    assert scores.isfinite().all() and scores.shape[1] == (256 if hidden is None else 3)
+
+
+def test_only_the_convolutions_may_miss_layers_2_and_5():
+    with torch.device("meta"):
+        net = ZFNet(hidden=None, without=(2, 5))
+        assert parts(net) == ["conv1", "conv3", "conv4"] and net.conv3.in_channels == 96
+        assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 384, 55, 55)
+
+
+@pytest.mark.parametrize(("build", "first"), [(ZFNet, "pool1"), (AlexNet, "norm1")])
+def test_batch_normalisation_is_between_each_layer_and_its_relu(build, first):
+    with torch.device("meta"):
+        names = list(dict(build(2, hidden=(4, 4), batch_norm=True).named_children()))
+        few = list(dict(build(2, hidden=(4,), without=(3,), batch_norm=True).named_children()))
+    assert names[:4] == ["conv1", "bn1", "relu1", first]
+    for n in range(1, 8):
+        layer = f"{'conv' if n < 6 else 'fc'}{n}"
+        at = names.index(layer)
+        assert names[at:at + 3] == [layer, f"bn{n}", f"relu{n}"]
+    assert "bn8" not in names and not {"bn3", "bn7"} & set(few)
+
+
+@pytest.mark.parametrize("build", [ZFNet, AlexNet])
+def test_without_contrast_normalisation_nothing_else_changes(build):
+    with torch.device("meta"):
+        names, without = (list(dict(build(2, hidden=(4,), norm=norm).named_children())) for norm in (True, False))
+    assert [name for name in names if not name.startswith("norm")] == without != names
+
+
+@pytest.mark.parametrize(("build", "wrong", "says"), [
+    (ZFNet, {"stride": 3}, "stride must be 2 or 4: 3"), (ZFNet, {"kernel": 4}, "kernel must be at least 5: 4"),
+    (ZFNet, {"without": (1,)}, r"not \[1\]"), (ZFNet, {"without": (3, 6)}, r"not \[6\]"),
+    (ZFNet, {"without": (2,)}, "do not fit the classifier"), (ZFNet, {"without": (5,)}, "do not fit the classifier"),
+    (AlexNet, {"without": (5, 2)}, r"not \[2, 5\]"), (ZFNet, {"widths": (1, 2, 3, 4)}, "widths"),
+    (ZFNet, {"hidden": (1, 2, 3)}, "hidden"), (AlexNet, {"hidden": (1, 2, 3)}, "hidden")])
+def test_variants_that_cannot_be_are_refused(build, wrong, says):
+    with torch.device("meta"), pytest.raises(ValueError, match=says):
+        build(**wrong)

@@ -46,7 +46,7 @@ class Recipe(Part):
     widths: Annotated[tuple[Width, Width, Width, Width, Width] | None, Field(description="of conv1 … conv5")] = None
     hidden: Annotated[tuple[Width, ...], Field(max_length=2, description="units of fc6 and fc7")] = (4096, 4096)
     without: Annotated[tuple[int, ...], Field(description="convolutional layers that are left out")] = ()
-    kernel: Annotated[int | None, Field(ge=3, le=15, description="side of conv1's filters")] = None
+    kernel: Annotated[int | None, Field(ge=5, le=15, description="side of conv1's filters")] = None
     stride: Annotated[Literal[2, 4] | None, Field(description="of conv1")] = None
     norm: Annotated[bool, Field(description="contrast normalisation")] = True
     batch_norm: Annotated[bool, Field(description="while training; folded away at the end. Not the paper's")] = False
@@ -97,15 +97,15 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _is_possible(self) -> "Recipe":
         if self.batch_norm and self.batch == 1:
-            raise ValueError("batch normalisation needs a batch of at least 2")
+            raise ValueError("batch_norm: true needs a batch of at least 2")
         if self.size(self.epochs - 1) != native_size(self.network):
-            raise ValueError(f"the last stage must have views of {native_size(self.network)}, the network's own; "
+            raise ValueError(f"stages: the last must have views of {native_size(self.network)}, the network's own; "
                              f"it has {self.stages[-1].size}")
         if self.mean == "pixel" and self.views != "ten":
             raise ValueError("mean: pixel needs views: ten, whose places in the picture are known")
-        beyond = [epoch for epoch in (*self.snapshots, *self.drops) if epoch > self.epochs]
-        if beyond:
-            raise ValueError(f"there is no epoch {beyond[0]}: the stages have {self.epochs} together")
+        for key, epochs in (("snapshots", self.snapshots), ("drops", self.drops)):
+            if max(epochs, default=0) > self.epochs:
+                raise ValueError(f"{key}: there is no epoch {max(epochs)}: the stages have {self.epochs} together")
         self._check_network()
         return self
 
@@ -114,7 +114,9 @@ class Recipe(Part):
         unknown = [key for key in self.arguments if key not in known]
         if unknown:
             raise ValueError(f"{self.network} has no {unknown[0]}")
-        with torch.device("meta"):  # the network itself knows best
+        if not set(self.without) <= {3, 4}:  # without layer 2 or 5 there is no classifier to train
+            raise ValueError(f"without: layers 3 and 4 may be left out, not {sorted(set(self.without) - {3, 4})}")
+        with torch.device("meta"):  # of the rest the network itself knows best
             MODELS[self.network](**self.arguments)
 
     @property
