@@ -22,8 +22,8 @@ class _Inputs(Dataset):
 
     def __init__(self, pictures: Pictures, preprocess: Preprocess, ten: bool, means: Tensor | None) -> None:
         self.pictures, self.preprocess, self.ten = pictures, preprocess, ten
-
         self.each = [preprocess] * 10 if means is None else [replace(preprocess, mean_picture=m.numpy()) for m in means]
+
     def __len__(self) -> int:
         return len(self.pictures)
 
