@@ -12,17 +12,8 @@ from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..settings import Part
 
-FIGURES = {
-    "1": "descent",         # the deconvnet drawn for a real activation
+FIGURES = {  # number: the module, in the order of the paper
     "2": "features",        # the strongest activations of maps of all layers, projected
-    "3": "architecture",    # the layers of a network
-    "4": "evolution",       # features over the epochs
-    "5": "invariance",      # translation, scale, rotation
-    "6": "selection",       # first and second layers of two networks
-    "7": "occlusion",       # what the network sees when a part is covered
-    "8": "correspondence",  # the images of Table 1
-    "9": "few",             # accuracy against training images per class
-    "methods": "methods",   # one activation by several methods: what comes from the filters, what from the switches
 }
 
 
