@@ -163,10 +163,20 @@ def _set_default(net: nn.Module, name: str, value: Any) -> None:
 
 # ---- its weights ----
 
+def has_weights(name: str, weights: str | Path) -> bool:
+    """Whether weights by this name ship with a network, or lie in a file of that name."""
+    return str(weights) in _shipped(name) or Path(weights).is_file()
+
+
+def _shipped(name: str) -> dict[str, Path]:
+    """The weights that ship with a network, by name."""
+    return {file.stem.removeprefix(f"{name}_"): file for file in _SHIPPED.glob(f"{name}_*.safetensors")}
+
+
 def _weights_file(name: str, weights: str | Path | None) -> Path | None:
     if weights is None:
         return None
-    shipped = {file.stem.removeprefix(f"{name}_"): file for file in _SHIPPED.glob(f"{name}_*.safetensors")}
+    shipped = _shipped(name)
     file = shipped.get(str(weights), Path(weights))
     if weights == "demo" and "demo" not in shipped:
         others = ", ".join(sorted(f.stem.removesuffix("_demo") for f in _SHIPPED.glob("*_demo.safetensors")))

@@ -86,7 +86,7 @@ def _colours(units: Sequence[UnitTiles], contrast: Contrast, size: tuple[int, in
 
     They are shrunk to ``size`` before they are scaled: fine strokes fade as they are shrunk, and would look grey.
     """
-    signed = [_shrunk_signed(np.asarray(unit.reconstructions), size) for unit in units]
+    signed = [shrunk_signed(np.asarray(unit.reconstructions), size) for unit in units]
     if contrast == "layer":
         scale = robust_scale(np.concatenate([pixels.ravel() for pixels in signed]))
         return [normalise(pixels, scale) for pixels in signed]
@@ -98,7 +98,7 @@ def _colours(units: Sequence[UnitTiles], contrast: Contrast, size: tuple[int, in
     raise UsageError(f"contrast must be unit, tile or layer: {contrast!r}")
 
 
-def _shrunk_signed(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrunk_signed(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Signed pixels (k, 3, h, w), shrunk to (height, width) where they are larger."""
     if not len(pixels) or max(pixels.shape[2:]) <= max(size):
         return pixels
@@ -208,7 +208,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _line(words: str, size: int) -> Sheet:
+def line(words: str, size: int = LABEL) -> Sheet:
     """One line of text, as wide as it is."""
     return Sheet(ceil(_font(size).getlength(words)), ceil(1.3 * size), texts=(Text(0, 0, size, words),))
 
@@ -218,7 +218,7 @@ def _at(sheet: Sheet, x: int, y: int) -> tuple[list[Tile], list[Text]]:
     return tiles, [Text(text.x + x, text.y + y, text.size, text.words) for text in sheet.texts]
 
 
-def _grid(sheets: Sequence[Sheet], columns: int, gap: int) -> Sheet:
+def grid(sheets: Sequence[Sheet], columns: int, gap: int) -> Sheet:
     """The sheets row by row, every column as wide and every row as high as its largest."""
     widths = [max(sheet.width for sheet in sheets[column::columns]) for column in range(min(columns, len(sheets)))]
     rows = [sheets[start:start + columns] for start in range(0, len(sheets), columns)]
@@ -234,15 +234,18 @@ def _grid(sheets: Sequence[Sheet], columns: int, gap: int) -> Sheet:
     return Sheet(sum(widths) + gap * (len(widths) - 1), y - gap, tuple(tiles), tuple(texts))
 
 
-def _beside(*sheets: Sheet, gap: int) -> Sheet:
-    return _grid(sheets, len(sheets), gap)
+def beside(*sheets: Sheet, gap: int) -> Sheet:
+    """The sheets from left to right."""
+    return grid(sheets, len(sheets), gap)
 
 
-def _below(*sheets: Sheet, gap: int) -> Sheet:
-    return _grid(sheets, 1, gap)
+def below(*sheets: Sheet, gap: int) -> Sheet:
+    """The sheets from top to bottom."""
+    return grid(sheets, 1, gap)
 
 
-def _framed(sheet: Sheet) -> Sheet:
+def framed(sheet: Sheet) -> Sheet:
+    """The sheet with white around it."""
     tiles, texts = _at(sheet, GAP, GAP)
     return Sheet(sheet.width + 2 * GAP, sheet.height + 2 * GAP, tuple(tiles), tuple(texts))
 
@@ -267,7 +270,7 @@ def _group(pixels: np.ndarray, size: tuple[int, int], k: int) -> Sheet:
     columns = _root(k)
     places = [Sheet(width, height, (Tile(0, 0, width, height, tile),)) for tile in pixels]
     places += [Sheet(width, height)] * (k - len(pixels))
-    return _grid(places, columns, SEPARATOR)
+    return grid(places, columns, SEPARATOR)
 
 
 def _root(count: int) -> int:
@@ -282,10 +285,10 @@ def _columns(count: int) -> int:
 
 def _labelled(group: Sheet, unit: UnitTiles) -> Sheet:
     """A group under its address; under the bare number where the address is wider than the group."""
-    label = _line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
+    label = line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
     if label.width > group.width:
-        label = _line(f"{unit.unit} {unit.remark}".rstrip(), LABEL)
-    return _below(label, group, gap=1)
+        label = line(f"{unit.unit} {unit.remark}".rstrip(), LABEL)
+    return below(label, group, gap=1)
 
 
 def _tile_size(units: Sequence[UnitTiles]) -> tuple[int, int]:
@@ -315,8 +318,8 @@ def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: C
     height, width = _tile_size([unit])
     size, places = (height * zoom, width * zoom), _places([unit], k)
     left, right = (_group(pixels, size, places) for pixels in (_colours([unit], contrast, size)[0], unit.patches))
-    label = _line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
-    return _framed(_below(label, _beside(left, right, gap=GAP), gap=1))
+    label = line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
+    return framed(below(label, beside(left, right, gap=GAP), gap=1))
 
 
 def layer_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None, contrast: Contrast = "unit",
@@ -338,14 +341,14 @@ def layer_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None
     size, places = fit(*_tile_size(units), tile), _places(units, k)
     columns = columns or _columns(len(units))
     groups = [_group(_shrunk(unit.patches, size), size, places) for unit in units]
-    patches = _grid([_labelled(group, unit) for group, unit in zip(groups, units, strict=True)], columns, GAP)
+    patches = grid([_labelled(group, unit) for group, unit in zip(groups, units, strict=True)], columns, GAP)
     if filters is not None:
-        body = _below(_filters(units, filters, size, columns), patches, gap=2 * GAP)
+        body = below(_filters(units, filters, size, columns), patches, gap=2 * GAP)
     else:
         groups = [_group(pixels, size, places) for pixels in _colours(units, contrast, size)]
         labelled = [_labelled(group, unit) for group, unit in zip(groups, units, strict=True)]
-        body = _beside(_grid(labelled, columns, GAP), patches, gap=MARGIN)
-    return _framed(_below(_line(title or units[0].layer, TITLE), body, gap=GAP))
+        body = beside(grid(labelled, columns, GAP), patches, gap=MARGIN)
+    return framed(below(line(title or units[0].layer, TITLE), body, gap=GAP))
 
 
 def _filters(units: Sequence[UnitTiles], filters: np.ndarray, patch: tuple[int, int], columns: int) -> Sheet:
@@ -354,24 +357,38 @@ def _filters(units: Sequence[UnitTiles], filters: np.ndarray, patch: tuple[int, 
         raise UsageError(f"{len(units)} units and {len(filters)} filters: one is needed for each")
     height, width = fit(filters.shape[2], filters.shape[3], max(patch) * 3 // 2)
     tiles = [Sheet(width, height, (Tile(0, 0, width, height, normalise(weights)),))
-             for weights in _shrunk_signed(filters, (height, width))]
-    return _grid(tiles, columns, SEPARATOR)
+             for weights in shrunk_signed(filters, (height, width))]
+    return grid(tiles, columns, SEPARATOR)
+
+
+def reconstruction_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None, contrast: Contrast = "unit",
+                         title: str | None = None, columns: int | None = None) -> Sheet:
+    """The reconstructions of one layer's units without their patches, as in the paper's Figure 6; see layer_sheet."""
+    size, places = fit(*_tile_size(units), tile), _places(units, k)
+    groups = [_group(pixels, size, places) for pixels in _colours(units, contrast, size)]
+    labelled = [_labelled(group, unit) for group, unit in zip(groups, units, strict=True)]
+    body = grid(labelled, columns or _columns(len(units)), GAP)
+    return framed(below(line(title or units[0].layer, TITLE), body, gap=GAP))
 
 
 def filter_sheet(filters: np.ndarray, title: str | None = None, together: bool = True, columns: int = 16,
-                 zoom: int = 5) -> Sheet:
+                 zoom: int = 5, rows: int | None = None) -> Sheet:
     """All filters (units, 3, h, w) of a layer that looks at pixels, row by row, enlarged.
 
     ``together``: on one scale, the paper's way in Figure 6, which shows those that dominate and those that are dead;
-    otherwise each on its own.
+    otherwise each on its own. ``rows``: so many, filled column by column as there, whatever ``columns`` says.
     """
     if not len(filters):
         raise UsageError("no filters to show")
     height, width = filters.shape[2] * zoom, filters.shape[3] * zoom
     scale = robust_scale(filters) if together else None
     tiles = [Sheet(width, height, (Tile(0, 0, width, height, normalise(weights, scale)),)) for weights in filters]
-    grid = _grid(tiles, columns, SEPARATOR)
-    return _framed(_below(_line(title, TITLE), grid, gap=GAP) if title else grid)
+    if rows is not None:
+        columns = ceil(len(tiles) / rows)
+        tiles += [Sheet(width, height)] * (rows * columns - len(tiles))
+        tiles = [tiles[column * rows + row] for row in range(rows) for column in range(columns)]
+    body = grid(tiles, columns, SEPARATOR)
+    return framed(below(line(title, TITLE), body, gap=GAP) if title else body)
 
 
 def figure_2(layers: Sequence[Sequence[UnitTiles]], filters: np.ndarray | None = None, tile: int = 80,
@@ -389,6 +406,6 @@ def figure_2(layers: Sequence[Sequence[UnitTiles]], filters: np.ndarray | None =
     sheets = [layer_sheet(units, size, k, contrast, filters if n == 0 else None, title)
               for n, (units, size, title) in enumerate(zip(layers, sizes, titles, strict=True))]
     if paper:
-        top, bottom = (_beside(*pair, gap=MARGIN) for pair in (sheets[:2], sheets[3:]))
+        top, bottom = (beside(*pair, gap=MARGIN) for pair in (sheets[:2], sheets[3:]))
         sheets = [top, sheets[2], bottom]
-    return reduce(lambda above, sheet: _below(above, sheet, gap=GAP), sheets)
+    return reduce(lambda above, sheet: below(above, sheet, gap=GAP), sheets)

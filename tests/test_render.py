@@ -22,6 +22,7 @@ from deconvnet.render import (
     fit,
     layer_sheet,
     normalise,
+    reconstruction_sheet,
     robust_scale,
     unit_sheet,
 )
@@ -370,3 +371,19 @@ def test_a_tile_is_drawn_where_its_box_is():
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     picture = np.asarray(Sheet(5, 4, (Tile(2, 1, 2, 2, pixels),)).picture())
     assert np.array_equal(picture[1:3, 2:4], pixels) and (picture != PAPER).any(-1).sum() == 4
+
+
+def test_filters_column_by_column_as_in_figure_6():
+    filters = np.random.default_rng(0).normal(size=(8, 3, 7, 7))
+    sheet = filter_sheet(filters, rows=3, zoom=1)
+    scale = robust_scale(filters)
+    places = [where(np.asarray(sheet.picture()), normalise(one, scale)) for one in filters]
+    assert places == [(GAP + 8 * (n % 3), GAP + 8 * (n // 3)) for n in range(8)]
+
+
+def test_reconstructions_alone_are_the_left_half_of_a_layer():
+    units = [unit(n) for n in range(3)]
+    alone, both = (sheet(units, tile=7, columns=2) for sheet in (reconstruction_sheet, layer_sheet))
+    tiles = {tile.pixels.tobytes() for tile in alone.tiles}
+    assert len(alone.tiles) == 27 and tiles < {tile.pixels.tobytes() for tile in both.tiles}
+    assert {text.words for text in alone.texts} == {text.words for text in both.texts}
