@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..compare import PLAIN, measure, radius, share, spectrum
 from ..errors import UsageError
 
 
@@ -71,21 +72,17 @@ def filter_statistics(weight: Tensor) -> dict[str, float]:
     """How good first-layer filters (units, 3, k, k) look, as shares of the units and as norms.
 
     ``plain``: more than 70 % of a filter's energy is in its mean colour. ``near_duplicates``: its cosine with another
-    one is beyond ±0.9. ``fine``: the median share of energy in the finest half-octave, which is high for noise.
+    one is beyond ±0.9. ``fine``: the median share of energy in the finest half-octave of the filter's own spectrum,
+    which is high for noise.
     """
-    weight = weight.detach().double()
-    energy = weight.square().sum((1, 2, 3))                                      # (units,)
-    plain = weight.mean((2, 3)).square().sum(1) * weight[0, 0].numel() / energy  # (units,)
-    unit = F.normalize(weight.flatten(1), dim=1)                                 # (units, 3·k·k)
-    cosine = (unit @ unit.T).abs().fill_diagonal_(0)                             # (units, units)
-    spectrum = torch.fft.fft2(weight).abs().square().sum(1)                      # (units, k, k)
-    frequency = torch.fft.fftfreq(weight.shape[-1])
-    fine = torch.hypot(frequency[:, None], frequency) > 0.36                     # (k, k)
+    found, weight = measure(weight), weight.detach().double()
+    size = weight.shape[-1]
+    norm = torch.from_numpy(found.norm)                                          # (units,)
     return {
-        "plain": float((plain > 0.7).double().mean()),
-        "near_duplicates": float((cosine.amax(1) > 0.9).double().mean()),
-        "fine": float((spectrum[:, fine].sum(1) / spectrum.sum((1, 2))).median()),
-        "smallest_norm": float(energy.min().sqrt()),
-        "median_norm": float(energy.median().sqrt()),
-        "largest_norm": float(energy.max().sqrt()),
+        "plain": float((found.plain > PLAIN).mean()),
+        "near_duplicates": float((found.likeness > 0.9).mean()),
+        "fine": float(share(spectrum(weight, size), radius(size) > 0.36).median()),
+        "smallest_norm": float(norm.min()),
+        "median_norm": float(norm.median()),
+        "largest_norm": float(norm.max()),
     }
