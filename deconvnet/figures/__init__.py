@@ -13,7 +13,10 @@ from ..exhibit import Exhibit
 from ..settings import Part
 
 FIGURES = {  # number: the module, in the order of the paper
+    "1": "descent",         # the deconvnet drawn for a real activation
     "2": "features",        # the strongest activations of maps of all layers, projected
+    "4": "evolution",       # how the strongest activation of some maps changes from epoch to epoch
+    "9": "few",             # accuracy against training images a class
 }
 
 
