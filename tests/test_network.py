@@ -1,17 +1,21 @@
 """Networks by name, and weights that do not fit, are damaged, or would run code."""
 
+import hashlib
 import json
 import pickle
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 import deconvnet
+from deconvnet import models
 from deconvnet.describe import fingerprint
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.images import Preprocess
@@ -225,6 +229,29 @@ def test_the_network_that_ships():
     picture = Image.fromarray(np.full((300, 300, 3), 90, np.uint8))
     with torch.no_grad():
         assert torch.isfinite(net(net.preprocess(picture)[None])).all()
+
+
+SHIPPED = Path(models.__file__).parent / "weights"
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.safetensors")), ids=lambda file: file.stem)
+def test_what_ships_is_small_and_loads_with_its_card(file):
+    card = json.loads(file.with_suffix(".json").read_text())
+    net = deconvnet.load_model(card["network"], weights=file.stem.removeprefix(f"{card['network']}_"))
+    assert file.stat().st_size <= 16_000_000 and card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    side = net.preprocess.size
+    assert len(net.classes) == 96 and side == (227 if "alexnet" in file.stem else 224)
+    with torch.no_grad():
+        assert torch.isfinite(net(torch.randn(1, 3, side, side))).all()
+
+
+def test_the_way_to_the_network_that_ships_leads_to_it():
+    def filters(weights):
+        return deconvnet.load_model("zfnet", weights).conv2.weight.detach().flatten(1)
+
+    last, epochs = filters("demo"), (1, 2, 5, 10, 20, 30, 40, 64)
+    likeness = [float(F.cosine_similarity(filters(f"epoch-{n:02}"), last).mean()) for n in epochs]
+    assert likeness == sorted(likeness) and likeness[0] < 0.9 and likeness[-1] > 0.98
 
 
 def test_the_fingerprint_is_of_names_and_values(source):

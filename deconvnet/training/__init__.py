@@ -60,7 +60,7 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
                 tqdm.write(_line(run))
             keeper.stop_if(request)
         request.heeded = False
-        card = write_weights(run, out / "weights.safetensors") if here.first else {}
+        card = write_weights(run, out / "weights.safetensors", progress) if here.first else {}
         here.wait()
     return card
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from ..images import Preprocess, window
 from .processes import ALONE, Here
@@ -17,7 +18,7 @@ from .views import CORNERS, Pictures, sub_crop
 BATCH = 64  # pictures; of ten views each, a tenth
 
 
-class _Inputs(Dataset):
+class Inputs(Dataset):
     """What a network is given of a picture, (views, 3, size, size), and its label."""
 
     def __init__(self, pictures: Pictures, preprocess: Preprocess, ten: bool, means: Tensor | None) -> None:
@@ -42,7 +43,8 @@ class _Inputs(Dataset):
 
 @torch.no_grad()
 def evaluate(net: nn.Module, pictures: Pictures, preprocess: Preprocess, ten: bool = False, precision: str = "float32",
-             workers: int = 0, here: Here = ALONE, means: Tensor | None = None) -> dict[str, float]:
+             workers: int = 0, here: Here = ALONE, means: Tensor | None = None,
+             progress: bool = False) -> dict[str, float]:
     """Top-1 and top-5 accuracy on pictures, each the mean over the classes; empty where there are none.
 
     ``ten``: the probabilities are averaged over the four corners and the centre, flipped and not (Krizhevsky et al.
@@ -52,11 +54,11 @@ def evaluate(net: nn.Module, pictures: Pictures, preprocess: Preprocess, ten: bo
     if not len(pictures):
         return {}
     mine = range(here.rank, len(pictures), here.world)
-    inputs = torch.utils.data.Subset(_Inputs(pictures, preprocess, ten, means), mine)
+    inputs = torch.utils.data.Subset(Inputs(pictures, preprocess, ten, means), mine)
     hits = torch.zeros(3, max(pictures.labels) + 1, dtype=torch.int64)           # top-1, top-5, pictures; by class
+    loader = DataLoader(inputs, BATCH // 10 if ten else BATCH, num_workers=workers, worker_init_fn=wait_for_the_parent)
     with _in_eval_mode(net):
-        for views, labels in DataLoader(inputs, BATCH // 10 if ten else BATCH, num_workers=workers,
-                                        worker_init_fn=wait_for_the_parent):
+        for views, labels in tqdm(loader, "measuring", disable=not progress, leave=False, unit="batch"):
             with here.arithmetic(precision):
                 scores = net(views.flatten(0, 1).to(here.device)).float().cpu()  # (N·views, classes)
             chances = scores.softmax(1).unflatten(0, views.shape[:2]).mean(1) if ten else scores

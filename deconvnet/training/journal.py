@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from ..errors import UsageError
@@ -82,11 +82,16 @@ def curves(entries: Sequence[Entry]) -> bytes:
 def _norms(axes: Axes, entries: Sequence[Entry]) -> None:
     """The spread of filter norms, which grows without renormalisation (Zeiler and Fergus 2014, Figure 6 a)."""
     epochs = [entry["epoch"] for entry in entries]
-    for name in ("largest", "median", "smallest"):
-        axes.plot(epochs, [max(entry[f"{name}_norm"], 1e-12) for entry in entries], **DOTS, label=name)
     axes.set(xlabel="epoch", ylabel="norm of conv1's filters", yscale="log")
+    for name in ("largest", "median", "smallest"):
+        values = [max(entry[f"{name}_norm"], 1e-12) for entry in entries]
+        axes.plot(epochs, values, **DOTS)
+        for value in values[-1:]:
+            axes.annotate(f"{name} {value:.2g}", (epochs[-1], value), (0, 5), textcoords="offset points", ha="right")
+    axes.margins(y=0.12)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False)
 
 
 def _board(folder: Path, first: int) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from ..provenance import versions
 from .build import fold
 from .evaluate import evaluate
 from .filters import filter_statistics
+from .processes import Here
 from .run import Run
 
 
-def write_weights(run: Run, path: Path) -> dict[str, Any]:
+def write_weights(run: Run, path: Path, progress: bool = False) -> dict[str, Any]:
     """The card beside the weights, having written both: the folded network in half precision, and JSON.
 
     The accuracy is measured on the weights as they are written.
@@ -28,11 +30,12 @@ def write_weights(run: Run, path: Path) -> dict[str, Any]:
     halves = _halves(net.state_dict())
     net.load_state_dict({name: value.float() for name, value in halves.items()})
     card = _card(run, {"classes": len(data.classes), **recipe.arguments})
-    card["held_out"] = {"images": len(data.held_out), **evaluate(net, data.held_out, run.preprocess)}
-    if recipe.test == "ten":
-        card["held_out_ten_views"] = evaluate(net, data.held_out, run.preprocess, ten=True,
-                                              means=run.means(run.preprocess.size))
     card["filters"] = filter_statistics(net.get_parameter("conv1.weight"))
+    measure = partial(evaluate, net.to(run.here.device).to(memory_format=torch.channels_last), data.held_out,
+                      run.preprocess, workers=recipe.workers, here=Here(device=run.here.device), progress=progress)
+    card["held_out"] = {"images": len(data.held_out), **measure()}
+    if recipe.test == "ten":
+        card["held_out_ten_views"] = measure(ten=True, means=run.means(run.preprocess.size))
     card["unreadable"] = len(data.unreadable)
     _write(path, {**halves, **_mean_picture(run)}, card)
     return card
