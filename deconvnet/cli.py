@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so that help answers at once.
 import re
 import sys
 import tempfile
+import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word)
              for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
+    warnings.formatwarning = lambda message, *_, **__: f"deconvnet: {message}\n"  # no path, no line of our code
     try:
         command, options = _parse([word for word in words if word != "--debug"])
         command(**options)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deconvnet.cli import main
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.sealed import seal
 from deconvnet.training import Recipe, Stage
@@ -320,3 +321,18 @@ def test_killed_at_any_point_of_a_save(tmp_path: Path, monkeypatch, states: int,
 def die(disk: Disk) -> None:
     disk.dead = True
     raise Dead
+
+
+def test_a_damaged_checkpoint_is_said_on_the_terminal_in_one_plain_line(tree, tmp_path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text("images: x\nhidden: [8, 8]\ntrain_per_class: 4\nbatch: 5\nsnapshots: []\n"
+                      "stages: [{epochs: 1, size: 128}, {epochs: 1}]\n")
+    words = ["train", "--config", str(config), "--images", str(tree), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(words) == 0
+    file = tmp_path / "run" / "checkpoint-a.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="damaged") as caught:
+        assert main(words) == 0
+    line = warnings.formatwarning(caught[0].message, UserWarning, "place.py", 7)
+    assert line.startswith("deconvnet: ") and "checkpoint-b.safetensors" in line
+    assert "place.py" not in line and line.count("\n") == 1
