@@ -186,6 +186,12 @@ def _weights_file(name: str, weights: str | Path | None) -> Path | None:
     return file
 
 
+def read_card(name: str, weights: str | Path | None) -> dict[str, Any]:
+    """What the ``.json`` beside the weights that ``load_model`` would take says; nothing if there is none."""
+    file = _weights_file(name, weights)
+    return _read_card(file) if file else {}
+
+
 def _read_card(file: Path) -> dict[str, Any]:
     """What is said beside a weights file, in the ``.json`` of the same name; nothing if there is none."""
     beside = file.with_suffix(".json")

@@ -10,7 +10,14 @@ from ..errors import UsageError
 from ..exhibit import Table
 from ..settings import Part
 
-TABLES: dict[str, str] = {}
+TABLES: dict[str, str] = {  # number: the module
+    "2": "errors",          # of trained networks and of ensembles
+    "3": "ablation",        # layers left out and made wider
+    "4": "caltech101",      # frozen features, a new classifier
+    "5": "caltech256",
+    "6": "voc",             # PASCAL VOC 2012, each class against all others
+    "7": "layers",          # how good the features of each layer are
+}
 
 
 def settings(number: str) -> type[Part]:
