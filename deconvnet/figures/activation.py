@@ -103,29 +103,28 @@ def strongest_among(opened: Opened, layer: str, units: Sequence[int] | None, loo
                     progress: bool) -> list[Activation]:
     """Units of a layer where each fires most among ``look`` images, spread evenly over all of them.
 
-    Without units, the ``count`` whose strongest activations are largest, each in an image of its own. Raises UsageError
-    for a unit that fires in none of them.
+    Without units, the ``count`` whose strongest activations are largest, each in an image of its own while there are.
+    Raises UsageError for a unit that fires in none of them.
     """
     total = len(opened.images)
     numbers = sorted({n * total // look for n in range(look)})
     found = scan(opened.net, Subset(opened.images, numbers), layers=[layer], k=1, progress=progress)[layer]
-    order = list(units) if units else found.maximum.argsort(descending=True, stable=True).tolist()
-    chosen: list[Activation] = []
-    for unit in order:
-        where = int(found.images[unit, 0])
-        if where < 0:
-            if units:
-                raise UsageError(f"{layer}:{unit} fires in none of the {len(numbers)} images looked at; look at more")
-            break
-        image = numbers[where]
-        if units or image not in {one.image for one in chosen}:
-            y, x = found.positions[unit, 0].tolist()
-            chosen.append(Activation(layer, unit, image, y, x, float(found.maximum[unit]), opened.images.files[image]))
-        if not units and len(chosen) == count:
-            break
-    if not chosen:
-        raise UsageError(f"no unit of {layer} fires in any of the {len(numbers)} images looked at")
-    return chosen
+
+    def at(unit: int) -> Activation:
+        (y, x), image = found.positions[unit, 0].tolist(), numbers[int(found.images[unit, 0])]
+        return Activation(layer, unit, image, y, x, float(found.maximum[unit]), opened.images.files[image])
+
+    for unit in units or ():
+        if found.maximum[unit] <= 0:
+            raise UsageError(f"{layer}:{unit} fires in none of the {len(numbers)} images looked at; look at more")
+    order = list(units or found.maximum.argsort(descending=True, stable=True).tolist())
+    firing = [at(unit) for unit in order if found.maximum[unit] > 0]
+    if not firing:
+        raise UsageError(f"no unit of {layer} fires in any of the {len(numbers)} images looked at; look at more")
+    if units:
+        return firing
+    first = {one.image: one.unit for one in reversed(firing)}                    # the strongest of each image
+    return sorted(firing, key=lambda one: first[one.image] != one.unit)[:count]
 
 
 def of_the_default(settings: Subject, key: str) -> Any:
