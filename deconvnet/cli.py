@@ -283,11 +283,42 @@ def run_table(number: str, out: str = "deconvnet-tables", config: str | None = N
     print(f"In {folder}: {', '.join(file.name for file in files)}")
 
 
+def run_compare(model1: str, model2: str, weights1: str | None = None, weights2: str | None = None,
+                images: str = "builtin:photographs-apart", out: str = "deconvnet-compare") -> None:
+    """Filter settings side by side: the first and second layers of any two networks, and what is measured of them.
+
+    The paper's Figure 6 for networks of your own: their first layers' filters, random maps of their second layers with
+    the nine strongest activations projected to pixels, and how their frequencies, orientations, norms, likenesses and
+    aliasing are distributed. As PNG and PDF, with the numbers in JSON and as a table in CSV, Markdown and LaTeX.
+
+    Args:
+        model1: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
+        model2: the network beside it; the same one with other weights will do.
+        weights1: of the first network: the name of what ships, or a .safetensors, .pt or .pth file.
+        weights2: of the second.
+        images: a folder of images, or builtin:photographs or builtin:photographs-apart.
+        out: folder for the files.
+    """
+    from .figures import selection
+
+    folder = _writable_folder(out)
+    left, right = selection.Side(model=model1, weights=weights1), selection.Side(model=model2, weights=weights2)
+    chosen = selection.Settings(left=left, right=right, unrestrained=None, images=images)
+    exhibit, table = selection.compare(chosen)
+    files = [*exhibit.write(folder, "compare"), *table.write(folder, "compare_table")]
+    _print_table("", table.heads, table.cells())
+    print(exhibit.caption)
+    print(f"In {folder}: {', '.join(file.name for file in files)}")
+
+
 def _settings(kind: "type[Part]", config: str | None, words: dict[str, str | None]) -> "Part":
     """Settings from a file, if there is one, with what the command line says in its place."""
     from .config import load
 
     said: dict[str, str | None] = {key: value for key, value in words.items() if value is not None}
+    for key in said.keys() - kind.model_fields.keys():
+        raise UsageError(f"--{key} does not go with this one, whose settings are {', '.join(kind.model_fields)}: give "
+                         "--config FILE")
     if "model" in said and "weights" not in said and "weights" in kind.model_fields:
         said["weights"] = None  # another network's weights would not fit
     return load(config, kind, said) if config else kind(**said)
@@ -346,9 +377,10 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": run_demo, "describe": run_describe, "scan": run_scan, "gallery": run_gallery, "train": run_train,
-    "figure": run_figure, "table": run_table,
+    "figure": run_figure, "table": run_table, "compare": run_compare,
 }
-_POSITIONAL = {"describe": ["model"], "gallery": ["file"], "figure": ["number"], "table": ["number"]}
+_POSITIONAL = {"describe": ["model"], "gallery": ["file"], "figure": ["number"], "table": ["number"],
+               "compare": ["model1", "model2"]}
 _OWN_CONFIG = ("train", "figure", "table")  # whose --config is not a file of their options
 _ABOUT = """See what every unit of a convolutional network has learned: the nine strongest activations of each feature
 map, projected back to pixels, beside the image patches that caused them (Zeiler and Fergus 2014).

@@ -16,6 +16,7 @@ FIGURES = {  # number: the module, in the order of the paper
     "1": "descent",         # the deconvnet drawn for a real activation
     "2": "features",        # the strongest activations of maps of all layers, projected
     "4": "evolution",       # how the strongest activation of some maps changes from epoch to epoch
+    "6": "selection",       # first and second layers of two networks, side by side
     "9": "few",             # accuracy against training images a class
     "methods": "methods",   # one activation by several methods: what comes from the filters, what from the switches
 }

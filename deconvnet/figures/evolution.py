@@ -113,10 +113,11 @@ def draw(blocks: Sequence[Block], epochs: Sequence[int], tile: int = 64, contras
 
 
 def _block(block: Block, title: str, epochs: Sequence[int], tile: int, contrast: str) -> Sheet:
-    shapes = {(cell.pixels.shape[1], cell.pixels.shape[2]) for row in block.rows for cell in row if cell.pixels is not None}
+    shapes = {cell.pixels.shape[1:] for row in block.rows for cell in row if cell.pixels is not None}
     if len(shapes) > 1:
         raise UsageError(f"the cells of a layer must be of one size: {sorted(shapes)}")
-    size = fit(*(shapes.pop() if shapes else (tile, tile)), tile)
+    height, width = shapes.pop() if shapes else (tile, tile)
+    size = fit(height, width, tile)
     cells = [line(""), *(line(f"{'epoch ' if n == 0 else ''}{epoch}") for n, epoch in enumerate(epochs))]
     for unit, row in zip(block.units, block.rows, strict=True):
         cells += [_raised(line(str(unit))), *_row(row, size, contrast)]
