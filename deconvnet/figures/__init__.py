@@ -16,7 +16,10 @@ FIGURES = {  # number: the module, in the order of the paper
     "1": "descent",         # the deconvnet drawn for a real activation
     "2": "features",        # the strongest activations of maps of all layers, projected
     "4": "evolution",       # how the strongest activation of some maps changes from epoch to epoch
+    "5": "invariance",      # distances of features, and the class, as images are shifted, enlarged and turned
     "6": "selection",       # first and second layers of two networks, side by side
+    "7": "occlusion",       # a feature map and the class as a grey square goes over the image
+    "8": "correspondence",  # the same part of like images covered
     "9": "few",             # accuracy against training images a class
     "methods": "methods",   # one activation by several methods: what comes from the filters, what from the switches
 }

@@ -11,6 +11,7 @@ from ..exhibit import Table
 from ..settings import Part
 
 TABLES: dict[str, str] = {  # number: the module
+    "1": "correspondence",  # the same part of like images covered: do features change alike?
     "2": "errors",          # of trained networks and of ensembles
     "3": "ablation",        # layers left out and made wider
     "4": "caltech101",      # frozen features, a new classifier
