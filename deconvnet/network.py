@@ -170,7 +170,8 @@ def has_weights(name: str, weights: str | Path) -> bool:
 
 def _shipped(name: str) -> dict[str, Path]:
     """The weights that ship with a network, by name."""
-    return {file.stem.removeprefix(f"{name}_"): file for file in _SHIPPED.glob(f"{name}_*.safetensors")}
+    return {file.stem.removeprefix(f"{name}_"): file for file in _SHIPPED.glob("*.safetensors")
+            if file.stem.startswith(f"{name}_")}  # not in the pattern: a model's name may be a path
 
 
 def _weights_file(name: str, weights: str | Path | None) -> Path | None:

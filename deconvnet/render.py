@@ -254,7 +254,7 @@ def empty(width: int, height: int, *lines: str) -> Sheet:
     """A frame with nothing in it but some words, where there is nothing to show."""
     pixels = np.full((height, width, 3), 200, dtype=np.uint8)
     pixels[1:-1, 1:-1] = PAPER
-    size = LABEL - 2
+    size = LABEL - 3
     words = below(*(line(words, size) for words in lines), gap=0)
     frame = Sheet(width, height, (Tile(0, 0, width, height, pixels),))
     _, texts = _at(words, max(3, (width - words.width) // 2), max(2, (height - words.height) // 2))
