@@ -11,6 +11,7 @@ from ..transfer.classifiers import Kind
 from ..transfer.trial import TOYS, Trial, numbers
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -32,7 +33,8 @@ PAPER = (  # Caltech-256; of the paper's own drawing, whose points at 15, 30, 45
     Curve("Sohn et al. 2011 (Caltech-256)", (15, 30, 45, 60), (35.1, 42.1, 45.7, 47.9)),
 )
 BEST = 55.2  # the best before the paper, its dashed line
-OURS, THEIRS = "#000000", ("#6f9fd8", "#d98080", "#7fb77f")  # the paper's blue, red and green, paler: they lie behind
+OURS = "#000000"
+THEIRS = (("#6f9fd8", "o"), ("#d98080", "s"), ("#7fb77f", "^"))  # the paper's colours, paler: they lie behind
 
 
 class Settings(Trial):
@@ -70,24 +72,25 @@ def draw(ours: Curve, theirs: Sequence[Curve] = (), best: float | None = None) -
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
-    for curve, colour in zip(theirs, THEIRS, strict=False):
-        _plot(axes, curve, colour, 1.2)
+    for curve, (colour, marker) in zip(theirs, THEIRS, strict=False):
+        _plot(axes, curve, colour, marker, 1.2)
     if best is not None:
         axes.axhline(best, color="black", linestyle="--", linewidth=1)
         axes.annotate(f"{best:g}", (1, best), xycoords=("axes fraction", "data"), xytext=(3, 0),
                       textcoords="offset points", va="center")
-    _plot(axes, ours, OURS, 1.8)
-    low = min(0.0, *(min(curve.accuracy) for curve in (ours, *theirs)))
-    axes.set(xlabel="training images a class", ylabel="accuracy, mean of classes, %", ylim=(low, 100))
+    _plot(axes, ours, OURS, "o", 1.8)
+    axes.set(xlabel="training images a class", ylabel="accuracy, mean of classes, %", ylim=(0, 100))
     axes.set_xlim(0, 1.04 * max(max(curve.counts) for curve in (ours, *theirs)))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False, fontsize="small")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], loc="lower right", frameon=False,
+                fontsize="small")  # ours first, though drawn last
     return figure
 
 
-def _plot(axes: object, curve: Curve, colour: str, width: float) -> None:
-    axes.errorbar(curve.counts, curve.accuracy, yerr=curve.deviation, color=colour,  # type: ignore[attr-defined]
-                  label=_plain(curve.name), linewidth=width, marker="o", markersize=3.5, capsize=2.5)
+def _plot(axes: "Axes", curve: Curve, colour: str, marker: str, width: float) -> None:
+    axes.errorbar(curve.counts, curve.accuracy, yerr=curve.deviation, color=colour, label=_plain(curve.name),
+                  linewidth=width, marker=marker, markersize=3.5, capsize=2.5)
 
 
 def _plain(name: str) -> str:

@@ -38,6 +38,9 @@ PAPER: dict[str, tuple[float | None, float | None, float | None]] = {  # validat
 }
 
 
+PATHS = {"model", "weights", "images", "also"}  # of settings, what is nobody else's business
+
+
 class Member(Part):
     """A trained network."""
 
@@ -92,8 +95,9 @@ def make(settings: Settings, progress: bool = True) -> Table:
     files = {found.files[number] for number in range(len(found)) if number not in seen}
     names = [_name(member) for member in members]
     sets = [_pictures(settings.images, files, net, name) for net, name in zip(nets, names, strict=True)]
-    origins = [provenance("table 2", settings.model_dump(mode="json", exclude={"images"}), net, found, member.model,
-                          member.weights, settings.images) for net, member in zip(nets, members, strict=True)]
+    own = settings.model_dump(mode="json", exclude=PATHS)
+    origins = [provenance("table 2", own, net, found, member.model, member.weights, settings.images)
+               for net, member in zip(nets, members, strict=True)]
     chances = [probabilities(net, pictures, settings.views == "ten", progress)
                for net, pictures in zip(nets, sets, strict=True)]
     results = [errors(one, torch.tensor(pictures.labels)) for one, pictures in zip(chances, sets, strict=True)]
@@ -219,7 +223,8 @@ def _from_cards(settings: Settings, members: Sequence[Member]) -> Table:
             card.get("held_out") or {}
         result = {f"{key}_classes": 100 * (1 - held_out[key]) for key in ("top1", "top5") if key in held_out}
         rows.append(_row(_name(member), result, member.like))
-    origin = {"command": "deconvnet table 2", "settings": settings.model_dump(mode="json"), "versions": versions(),
+    origin = {"command": "deconvnet table 2", "settings": settings.model_dump(mode="json", exclude=PATHS),
+              "networks": [_name(member) for member in members], "versions": versions(),
               "weights_sha256": [card.get("sha256") for card in cards]}
     caption = ("Table 2 as the cards beside the weights have it: what training measured on its own held-out images, "
                "mean of the classes; nothing was measured now (images: none), so that the columns over all images are "

@@ -47,7 +47,8 @@ class Trial(Subject):
         seen = None if self.learned is None else learned_from(self.images, images, self.learned.seed,
                                                               self.learned.per_class)
         check(images, per_class, (), seen)
-        own = self.model_dump(mode="json", exclude={"model", "weights", "images", "features"})
+        paths = {"model", "weights", "images", "features", "also"}  # nobody else's business
+        own = self.model_dump(mode="json", exclude=paths)
         origin = provenance(command, own, net, images, self.model, self.weights, self.images)
         return Prepared(self, net, images, seen, {**origin, "versions": {**origin["versions"], **_scikit_learn()}})
 
