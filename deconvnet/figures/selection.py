@@ -122,7 +122,7 @@ def draw(panels: Sequence[Sheet], groups: Sequence[Sheet]) -> Sheet:
 
 def draw_numbers(sides: Sequence[Seen]) -> Figure:
     """Histograms of what is measured of each filter and projection, a line for each network."""
-    figure = Figure(figsize=(11, 5.6), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(11, 5.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, 4).flatten()
     for place, (key, title, edges) in zip(axes, _HISTOGRAMS, strict=False):
         _histogram(place, [(side.name, getattr(side.filters, key)) for side in sides], edges)
@@ -130,7 +130,7 @@ def draw_numbers(sides: Sequence[Seen]) -> Figure:
     _histogram(axes[6], [(side.name, side.aliased) for side in sides], np.linspace(0, 1, 21))
     _labels(axes[6], "layer 2: share of energy that the\nstride of layer 1 cannot carry", "share of maps")
     _curves(axes[7], sides)
-    axes[0].legend(frameon=False, fontsize=7)
+    figure.legend(handles=axes[0].patches, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
