@@ -22,7 +22,8 @@ class Exhibit:
     """A figure: the drawing, the numbers in it as data for JSON, a caption, and what it was made from.
 
     ``caption`` says which network, which images, which settings, and everything in which it departs from the paper.
-    ``pages`` are further drawings by name, which get files of their own beside the first.
+    ``pages`` are further drawings by name, which get files of their own beside the first. ``table`` is the same in
+    words and numbers, which gets a CSV and a Markdown file.
     """
 
     drawing: "Sheet | Figure"
@@ -30,9 +31,10 @@ class Exhibit:
     caption: str
     origin: Mapping[str, Any]
     pages: Mapping[str, "Sheet | Figure"] = field(default_factory=dict)
+    table: "Table | None" = None
 
     def write(self, folder: Path, name: str) -> list[Path]:
-        """Writes NAME.png, NAME.pdf, NAME.json and NAME.txt, and a PNG and a PDF for each page; the files' paths."""
+        """Writes NAME.png, NAME.pdf, NAME.json and NAME.txt, and what pages and table there are; the files' paths."""
         about = json.dumps(self.origin)
         text = json.dumps({"caption": self.caption, "numbers": self.numbers, "provenance": self.origin}, indent=1)
         drawings = {name: self.drawing, **{f"{name}_{page}": drawing for page, drawing in self.pages.items()}}
@@ -40,6 +42,9 @@ class Exhibit:
         for title, drawing in drawings.items():
             content[f"{title}.png"] = png(drawing, {"Software": "deconvnet", "Provenance": about})
             content[f"{title}.pdf"] = pdf(drawing, {"Title": title, "Subject": about})
+        if self.table is not None:
+            content[f"{name}.csv"] = self.table.csv().encode()
+            content[f"{name}.md"] = self.table.markdown().encode()
         for file, data in content.items():
             write_whole(folder / file, data)
         return [folder / file for file in content]

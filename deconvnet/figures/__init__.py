@@ -15,6 +15,7 @@ from ..settings import Part
 FIGURES = {  # number: the module, in the order of the paper
     "1": "descent",         # the deconvnet drawn for a real activation
     "2": "features",        # the strongest activations of maps of all layers, projected
+    "3": "architecture",    # the layers of a network: sizes, kernels, receptive fields
     "4": "evolution",       # how the strongest activation of some maps changes from epoch to epoch
     "5": "invariance",      # distances of features, and the class, as images are shifted, enlarged and turned
     "6": "selection",       # first and second layers of two networks, side by side
