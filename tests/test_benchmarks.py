@@ -7,6 +7,9 @@ from types import ModuleType
 
 import pytest
 from PIL import Image
+from torch import nn
+
+from deconvnet.images import Preprocess
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -74,3 +77,18 @@ def test_help_teaches(training, capsys) -> None:
 def test_every_benchmark_is_described() -> None:
     described = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(file.name in described for file in FOLDER.glob("*.py"))
+
+
+def test_the_occlusion_benchmark_compares_as_many_forward_passes(tmp_path, capsys, one_thread, monkeypatch) -> None:
+    spec = importlib.util.spec_from_file_location("benchmarks_occlusion", FOLDER / "occlusion.py")
+    occlusion = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(occlusion)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    net.preprocess, passed = Preprocess(32, 32), []
+    net.register_forward_pre_hook(lambda module, given: passed.append(len(given[0])))
+    monkeypatch.setattr(occlusion, "load_model", lambda model, weights: net)
+    occlusion.benchmark(layer="0", square=10, stride=2, repetitions=2, clock="cpu", out=str(tmp_path / "out.json"))
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["positions"] == 144 and len(result["ratios"]) == 2 and result["ratio"] > 0
+    assert f"ratio {result['ratio']:.3f}" in capsys.readouterr().out
+    assert sum(passed) == (64 + 1 + 1) + 2 * (144 + 144 + 1)  # warm-up and turns; the 1 is the image as it is
