@@ -56,7 +56,8 @@ def make(settings: Settings, progress: bool = True) -> Exhibit:
     ready = settings.prepare("figure 9", counts)
     results = ready.measure([(settings.classifier, settings.layer, count) for count in counts], progress)
     found = list(results.values())
-    ours = Curve(f"{ready} on {ready.origin['images']}", counts, [one.mean for one in found],
+    knows = f", features from {settings.learned.per_class} of these a class" if settings.learned else ""
+    ours = Curve(f"{ready} on {ready.origin['images']}{knows}", counts, [one.mean for one in found],
                  [one.deviation for one in found])
     drawing = draw(ours, PAPER if settings.paper else (), BEST if settings.paper else None)
     behind = ("Behind: the paper's curves, which are of Caltech-256, and its dashed line, the best result before it; "

@@ -98,7 +98,7 @@ def _train_error(settings: Settings, card: Mapping[str, Any], file: Path, progre
     if data.manifest != card.get("images_sha256", data.manifest):
         raise UsageError(f"images: {settings.images} holds other images than those of {file.parent}")
     net = load_model(card["network"], file.with_suffix(".safetensors"))
-    return 100 * (1 - evaluate(net, data.train, net.preprocess)["top1"])
+    return 100 * (1 - evaluate(net, data.train, net.preprocess, progress=progress)["top1"])
 
 
 def _row(run: Run, settings: Settings) -> Row:

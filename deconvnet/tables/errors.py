@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..errors import UsageError
+from ..errors import UnreadableImage, UsageError
 from ..exhibit import Row, Table
 from ..images import Preprocess
 from ..network import Network, load_model, read_card
@@ -103,29 +102,47 @@ def make(settings: Settings, progress: bool = True) -> Table:
     results = [errors(one, torch.tensor(pictures.labels)) for one, pictures in zip(chances, sets, strict=True)]
     rows = [_row(name, result, member.like) for name, result, member in zip(names, results, members, strict=True)]
     rows += [_ensemble(group, nets, chances, sets) for group in settings.ensembles]
-    return _table(rows, _caption(settings, sets[0], origins), origins[0] | {"networks": origins[1:]})
+    lost = int(chances[0].isnan().any(1).sum())
+    return _table(rows, _caption(settings, sets[0], lost, origins), origins[0] | {"networks": origins[1:]})
 
 
 # ---- what is measured ----
 
 @torch.no_grad()
 def probabilities(net: Network, pictures: PictureSet, ten: bool, progress: bool = False) -> Tensor:
-    """Of each picture the probabilities (N, classes) of the network's classes, the mean over the views."""
-    inputs = Inputs(pictures, net.preprocess, ten, None)
-    loader = DataLoader(inputs, BATCH // 10 if ten else BATCH)
-    found = []
-    for views, _ in tqdm(loader, "measuring", disable=not progress, leave=False, unit="batch"):
-        scores = net(views.flatten(0, 1)).float()                                # (n·views, classes)
-        found.append(scores.softmax(1).unflatten(0, views.shape[:2]).mean(1))    # (n, classes)
-    return torch.cat(found)
+    """Of each picture the probabilities (N, classes) of the network's classes, the mean over the views; NaN where it
+    cannot be read.
+    """
+    inputs, size = Inputs(pictures, net.preprocess, ten, None), BATCH // 10 if ten else BATCH
+    found = torch.full((len(inputs), len(net.classes)), torch.nan)               # (N, classes)
+    for start in tqdm(range(0, len(inputs), size), "measuring", disable=not progress, leave=False, unit="batch"):
+        views = {index: _views(inputs, index) for index in range(start, min(start + size, len(inputs)))}
+        there = {index: one for index, one in views.items() if one is not None}
+        if there:
+            stacked = torch.stack(list(there.values()))                          # (n, views, 3, H, W)
+            chances = net(stacked.flatten(0, 1)).float().softmax(1)              # (n·views, classes)
+            found[list(there)] = chances.unflatten(0, stacked.shape[:2]).mean(1)
+    if found.isnan().all():
+        raise UsageError("none of the images can be read")
+    return found
+
+
+def _views(inputs: Inputs, index: int) -> Tensor | None:
+    """The network's inputs (views, 3, H, W) for a picture; None where it cannot be read."""
+    try:
+        return inputs[index][0]
+    except UnreadableImage:
+        return None
 
 
 def errors(chances: Tensor, labels: Tensor) -> dict[str, float]:
     """Top-1 and top-5 errors in percent, over all images and as the mean over the classes' own.
 
-    ``chances`` (N, classes), of which only the order counts; ``labels`` (N,). With fewer than five classes top-5 is of
-    all of them, and no error.
+    ``chances`` (N, classes), of which only the order counts; rows of NaN are left out. ``labels`` (N,). With fewer than
+    five classes top-5 is of all of them, and no error.
     """
+    known = ~chances.isnan().any(1)
+    chances, labels = chances[known], labels[known]
     best = chances.topk(min(5, chances.shape[1])).indices == labels[:, None]     # (N, 5)
     wrong = {"top1": ~best[:, 0], "top5": ~best.any(1)}
     return {f"{name}_{over}": 100 * value for name, missed in wrong.items()
@@ -236,13 +253,15 @@ _IMAGENET = ("The paper's errors are those on ImageNet 2012, so that only networ
              "compared with them.")
 
 
-def _caption(settings: Settings, pictures: PictureSet, origins: Sequence[Mapping[str, Any]]) -> str:
+def _caption(settings: Settings, pictures: PictureSet, unreadable: int, origins: Sequence[Mapping[str, Any]]) -> str:
     views = "ten views an image (corners and centre, flipped and not), their probabilities averaged" \
         if settings.views == "ten" else "one central view an image"
     left = f"; the {settings.learned.per_class} images a class that the networks learned from (seed " \
            f"{settings.learned.seed}) are left out" if settings.learned else ""
-    return (f"Table 2: errors on {len(pictures):,} images of {len(set(pictures.labels))} classes in "
-            f"{origins[0]['images']}{left}; {views}. Ensembles: the mean of their members' probabilities. {_IMAGENET}")
+    lost = f"; {unreadable} could not be read" if unreadable else ""
+    return (f"Table 2: errors on {len(pictures) - unreadable:,} images of {len(set(pictures.labels))} classes in "
+            f"{origins[0]['images']}{left}{lost}; {views}. Ensembles: the mean of their members' probabilities. "
+            f"{_IMAGENET}")
 
 
 def _name(member: Member) -> str:

@@ -73,8 +73,13 @@ def features(net: Network, images: Images, layers: Sequence[str], pooling: Pooli
 def _check_layers(net: Network, layers: Sequence[str]) -> None:
     seen: list[str] = []
     size = net.preprocess.size
-    with watch(net, lambda name, _: seen.append(name)), torch.inference_mode():
-        net(torch.zeros(1, 3, size, size))
+    place = next((p.device for p in net.parameters()), torch.device("cpu"))
+    try:
+        with watch(net, lambda name, _: seen.append(name)), torch.inference_mode():
+            net(torch.zeros(1, 3, size, size, device=place))
+    except RuntimeError as error:
+        raise DeconvnetError(f"The network cannot take an image of {size}×{size}: {error}. Its preprocess decides on "
+                             "the size") from error
     for layer in layers:
         resolve(layer, count_calls(seen))
 

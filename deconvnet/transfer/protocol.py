@@ -12,7 +12,7 @@ from .splits import Fold
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracies of folds in percent, each the mean of the classes' own, and how many values a feature vector has."""
+    """Accuracies of different folds in percent, each the mean of the classes'; and how many values features have."""
 
     folds: tuple[float, ...]
     values: int = 0
@@ -33,16 +33,19 @@ class Accuracy:
 
 def measure(values: Array, labels: Sequence[int], divisions: Sequence[Fold], kind: Kind, penalty: Penalty,
             progress: bool = False, name: str = "") -> Accuracy:
-    """The accuracy of a classifier upon features (N, d), with a label (N,) for each image, over the folds."""
+    """The accuracy of a classifier upon features (N, d), with a label (N,) for each image, over the folds.
+
+    Folds that are the same, as where a class has no more images to draw from, count once: they have no deviation.
+    """
     known = np.asarray(labels)
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}  # folds that are the same are learned once
+    found: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
     for fold in tqdm(divisions, name or kind, disable=not progress, leave=False, unit="fold"):
         key = tuple(fold.train), tuple(fold.test)
         if key not in found:
             classes, train = np.unique(known[fold.train], return_inverse=True)
             outcome = scores(kind, values[fold.train], train, values[fold.test], penalty)
             found[key] = mean_of_classes(classes[outcome.argmax(1)], known[fold.test])
-    return Accuracy(tuple(found[tuple(fold.train), tuple(fold.test)] for fold in divisions), values.shape[1])
+    return Accuracy(tuple(found.values()), values.shape[1])
 
 
 def mean_of_classes(said: Array, true: Array) -> float:

@@ -99,7 +99,8 @@ def _images(prepared: Prepared) -> str:
     present = {images.classes[label] for label in images.labels}
     return (f"{len(images):,} images of {len(present)} classes in {prepared.origin['images']}. Mean of the classes' "
             f"accuracies; mean and standard deviation over {trial.splitting.folds} random divisions "
-            f"(seed {trial.splitting.seed}), measured on at most {trial.splitting.most} other images a class.")
+            f"(seed {trial.splitting.seed}), measured on at most {trial.splitting.most} other images a class; where "
+            "all divisions are the same there is no deviation.")
 
 
 def _method(trial: Trial) -> str:

@@ -133,14 +133,14 @@ def test_two_classes_have_a_score_each(kind):
     np.testing.assert_array_equal(found[:, 1], one_against_all(values, labels % 2, values, kind, Penalty()))
 
 
-def test_measure_says_the_classes_own_numbers_and_learns_equal_folds_once(monkeypatch):
+def test_measure_says_the_classes_own_numbers_and_counts_equal_folds_once(monkeypatch):
     values, labels = clouds(30, 4)
     calls = []
     real = classifiers.scores
     monkeypatch.setattr("deconvnet.transfer.protocol.scores", lambda *args: calls.append(1) or real(*args))
     fold = Fold(list(range(20)), list(range(20, 30)))
     found = measure(values, [7 - 2 * label for label in labels], [fold, fold], "svm", Penalty())
-    assert found.folds == (100, 100) and len(calls) == 1 and found.values == 4
+    assert found.folds == (100,) and len(calls) == 1 and found.values == 4
 
 
 def test_without_scikit_learn_there_is_the_line_that_installs_it(monkeypatch):

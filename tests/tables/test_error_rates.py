@@ -63,6 +63,21 @@ def test_the_table_has_networks_ensembles_and_the_papers(tmp_path, tree):
     assert "13 images of 3 classes" in table.caption and str(tmp_path) not in str(table.origin) + table.caption
 
 
+def test_an_image_that_cannot_be_read_is_counted_and_changes_nothing(tmp_path, tree):
+    chosen = Settings(model=trees.network(tmp_path), weights=None, images=str(tree), views="centre")
+    before = make(chosen, progress=False).rows[0]
+    (tree / "ant" / "damaged.png").write_bytes(b"no picture")
+    table = make(chosen, progress=False)
+    assert table.rows[0] == before and "13 images of 3 classes in tree; 1 could not be read" in table.caption
+
+
+def test_no_readable_image_is_said(tmp_path):
+    (tmp_path / "tree" / "ant").mkdir(parents=True)
+    (tmp_path / "tree" / "ant" / "damaged.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="none of the images can be read"):
+        make(Settings(model=trees.network(tmp_path), weights=None, images=str(tmp_path / "tree")), progress=False)
+
+
 def test_what_was_learned_from_is_left_out(tmp_path, tree):
     table = make(Settings(model=trees.network(tmp_path), weights=None, images=str(tree), learned={"per_class": 3},
                           views="centre"), progress=False)

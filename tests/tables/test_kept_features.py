@@ -120,6 +120,12 @@ def test_a_layer_that_is_not_there_is_refused_before_any_image_is_read(net, imag
     assert not passes
 
 
+def test_images_of_a_size_that_the_network_cannot_take_are_refused(net, images):
+    net.preprocess = Preprocess(12, 12)
+    with pytest.raises(DeconvnetError, match="cannot take an image of 12×12"):
+        features(net, images, ["conv1"], Pooling())
+
+
 def test_nan_is_named(net, images):
     with torch.no_grad():
         net.conv1.bias[0] = float("nan")
