@@ -25,6 +25,7 @@ from ..inverses import (
     rectify,
     rewindow,
     scale,
+    share,
     sliding,
     spread,
     spread_adaptive,
@@ -182,9 +183,11 @@ def _around(signal: Signal, maps: Tensor, most: int = 15) -> Signal:
 def _before(tape: Tape, number: int) -> Tensor:
     """A value as it was before a ReLU in place wrote over it: computed again by the call that made it."""
     maker = next((call for call in tape.calls if number in call.outputs), None)
-    if maker is None or DECONVNET.get(maker.function) not in (filter_transposed, scale):
-        return tape.values[number]
-    return maker.function(*maker.args, **maker.kwargs)
+    rule = DECONVNET.get(maker.function) if maker else None
+    if maker and rule is share and len(maker.given) == 2:
+        return maker.given[0] + maker.given[1]
+    return maker.function(*maker.args, **maker.kwargs) if maker and rule in (filter_transposed, scale) else \
+        tape.values[number]
 
 
 def _how(call: Call) -> str:
@@ -240,7 +243,7 @@ def shortened(stages: Sequence[Stage], most: int) -> list[Stage]:
 # ---- the drawing ----
 
 TILE, GAP, LARGE = 0.62, 0.07, 1.6       # inches: a map, between two, the pixels at the bottom
-ZONE, SIDE, MIDDLE, TOP = 0.40, 1.75, 0.95, 0.95  # between rows, for the labels, between the columns, the heading
+ZONE, SIDE, MIDDLE, TOP = 0.48, 1.75, 0.95, 0.95  # between rows, for the labels, between the columns, the heading
 
 
 def draw(stages: Sequence[Stage], picture: np.ndarray, title: str) -> Figure:
@@ -306,8 +309,8 @@ def _step(page: Page, left: float, right: float, column: float, y: float, stage:
     if stage.follows:
         page.arrow((left + 0.12, y + 0.03), (left + 0.12, y + room - 0.03))
         page.arrow((right + 0.12, y + room - 0.03), (right + 0.12, y + room - ZONE + 0.03))
-    page.words(left + 0.28, y + room - 0.2, down, 7, va="center")
-    page.words(right + 0.28, y + room - 0.2, up, 7, va="center")
+    page.words(left + 0.28, y + room - 0.19, down, 7, va="center")
+    page.words(right + 0.28, y + room - 0.19, up, 7, va="center")
     return room
 
 
@@ -332,7 +335,7 @@ def _words(stage: Stage) -> tuple[str, str]:
         "spread": ("spread evenly", "average pooling"),
     }[stage.step]
     about = f" {stage.module}" + (f", {stage.how}" if stage.how else "")
-    notes = "; ".join(stage.passed)
+    notes = "; ".join(stage.passed or (() if stage.follows else ("another branch",)))
     return f"{down}{about}" + (f"\n({notes})" if notes else ""), f"{up}{about}"
 
 
@@ -366,7 +369,7 @@ def _name(stage: Stage, above: Stage | None) -> str:
 def _upward_name(stage: Stage, below: Stage) -> str:
     """What the network's maps at this place are called; it depends on what comes before them on the way up."""
     if stage.step in ("seed", "rectify"):
-        return "Feature maps" if stage.step == "rectify" else f"Feature map of {stage.module}"
+        return "Feature maps" if stage.step == "rectify" else "Feature map"
     return {"unpool": "Pooled maps", "rectify": "Rectified feature maps", "spread": "Averaged maps"}.get(
         below.step, "Feature maps")
 

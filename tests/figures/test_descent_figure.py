@@ -106,14 +106,21 @@ def test_branches_are_added_before_the_pixels():
             self.one, self.other, self.top = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
 
         def forward(self, x):
-            return self.top(F.relu(self.one(x) + self.other(x)))
+            out = self.one(x)
+            out += self.other(x)
+            return self.top(F.relu(out, inplace=True))
 
-    tape = deconvnet.record(Two().eval(), torch.rand(1, 3, 9, 9))
+    net, images = Two().eval(), torch.rand(1, 3, 9, 9)
+    tape = deconvnet.record(net, images)
     unit = int(tape.activations("top")[0, :, 4, 4].argmax())
     stages = descend(tape, Activation("top", unit, 0, 4, 4, 1.0, ""))
     p = deconvnet.project(tape, "top", [(0, unit, 4, 4)])
     np.testing.assert_array_equal(stages[-1].signal, p.pixels[0].numpy())
-    assert np.abs(stages[-1].signal).sum() > 0 and [s.follows for s in stages] == [True, True, True, True, False]
+    both = (net.one(images) + net.other(images)).detach()
+    np.testing.assert_allclose(stages[2].maps, window(both, stages[2]), atol=1e-6)
+    assert (stages[2].maps < 0).any(), "the sum as it was before the ReLU in place"
+    assert np.abs(stages[-1].signal).sum() > 0
+    assert [stage.follows for stage in stages] == [True, True, True, True, False]
 
 
 def test_of_many_stages_the_first_and_the_last_are_drawn(found):
