@@ -42,7 +42,7 @@ from ..settings import Part
 from ..subject import Opened
 
 BAR = 3  # pixels: the height of the mark above a cell whose image is another one than before
-SETTLED = 0.5  # the correlation with the last epoch's projections from which on a layer counts as settled
+SETTLED = 0.5  # a layer has settled once so much is as at the last epoch, of its units or in correlation
 
 
 class Settings(Part):
@@ -207,7 +207,8 @@ def settle(block: Block, images: Sequence[np.ndarray | None]) -> dict[str, Any]:
     ``correlation``: between the projections that are drawn and the last epoch's, about zero, in the receptive field
     wherever it lies, mean of the maps. ``same``: the share of all units whose image is that of the last epoch, of those
     that fire in both. ``changed``: the share whose image is another one than at the epoch before that has a snapshot.
-    ``settled``: the index of the epoch from which on the correlation stays at or above 0.5.
+    ``settled_images`` and ``settled``: the index of the epoch from which on ``same`` and ``correlation`` stay at or
+    above 0.5.
     """
     known = [n for n, found in enumerate(images) if found is not None]
     correlation: list[float | None] = [None] * len(images)
@@ -217,12 +218,18 @@ def settle(block: Block, images: Sequence[np.ndarray | None]) -> dict[str, Any]:
         correlation[n] = _mean([value for value in pairs if value is not None])
         same[n] = _share(images[n], images[known[-1]], np.equal)
         changed[n] = _share(images[n], images[known[place - 1]], np.not_equal) if place else None
+    return {"correlation": correlation, "same": same, "changed": changed,
+            "settled_images": _settled(same, known), "settled": _settled(correlation, known)}
+
+
+def _settled(values: Sequence[float | None], known: Sequence[int]) -> int | None:
+    """The first of the known indices from which on the values stay at or above the threshold."""
     settled = None
     for n in reversed(known):
-        if (correlation[n] or 0.0) < SETTLED:
+        if (values[n] or 0.0) < SETTLED:
             break
         settled = n
-    return {"correlation": correlation, "same": same, "changed": changed, "settled": settled}
+    return settled
 
 
 def _correlation(one: np.ndarray | None, other: np.ndarray | None) -> float | None:
@@ -340,8 +347,11 @@ def _caption(opened: Opened, settings: Settings, there: Sequence[int],
 def _sentence(layer: str, found: Mapping[str, Any], epochs: Sequence[int]) -> str:
     """What the numbers say about a layer: when it settles, and how often its images change."""
     changes = [value for value in found["changed"] if value is not None]
-    last = f"{changes[-1]:.0%} of all its units change image at the last step, {changes[0]:.0%} at the first" \
-        if changes else "one epoch alone shows no change"
-    known = [n for n, value in enumerate(found["correlation"]) if value is not None]
-    when = f"from epoch {epochs[found['settled']]} on" if found["settled"] in known[:-1] else "at no earlier epoch"
-    return f"{printable(layer)}: its projections resemble the last ones (correlation ≥ {SETTLED}) {when}; {last}."
+    if not changes:
+        return f"{printable(layer)}: one epoch alone shows no change."
+    known = [n for n, value in enumerate(found["same"]) if value is not None]
+    images, pictures = (f"from epoch {epochs[found[key]]} on" if found[key] in known[:-1] else "only at the last epoch"
+                        for key in ("settled_images", "settled"))
+    return (f"{printable(layer)}: at least half of all its units have the image of the last epoch {images}, its "
+            f"projections resemble the last ones (correlation ≥ {SETTLED}) {pictures}, and {changes[-1]:.0%} of its "
+            "units change image at the last step.")

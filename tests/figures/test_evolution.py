@@ -101,7 +101,7 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_other_maps(setti
 
 def test_the_caption_says_what_is_missing_and_what_was_looked_at(settings):
     exhibit = evolution.make(settings, progress=False)
-    for words in ("No snapshot: epoch 3.", "5 images", "epochs 1, 2, 5", "seed 0", "conv1: its projections",
+    for words in ("No snapshot: epoch 3.", "5 images", "epochs 1, 2, 5", "seed 0", "conv1: at least half",
                   "1.3 million"):
         assert words in exhibit.caption
     assert set(exhibit.origin["snapshots_sha256"]) == {"1", "2", "5"}
@@ -135,19 +135,21 @@ def test_settling_is_counted_over_the_units_that_fire():
     assert found["correlation"] == pytest.approx([-0.5, None, 0.5**0.5, 0.0, 1.0])
     assert found["same"] == pytest.approx([0, None, 1 / 3, 3 / 4, 1])
     assert found["changed"] == pytest.approx([None, None, 0, 1 / 3, 1 / 4])
-    assert found["settled"] == 4
+    assert found["settled"] == 4 and found["settled_images"] == 3
 
 
 def test_a_layer_that_never_changes_is_settled_from_the_start():
     cells = [Cell(np.full((3, 2, 2), 0.5 * n)) for n in (1, 2, 3)]
     found = settle(Block("conv1", [0], [cells]), [np.array([7])] * 3)
-    assert found == {"correlation": pytest.approx([1, 1, 1]), "same": [1, 1, 1], "changed": [None, 0, 0], "settled": 0}
+    assert found == {"correlation": pytest.approx([1, 1, 1]), "same": [1, 1, 1], "changed": [None, 0, 0],
+                     "settled_images": 0, "settled": 0}
 
 
 def test_a_projection_of_zeros_and_a_layer_of_silence_have_no_correlation():
     cells = [Cell(np.zeros((3, 2, 2))), Cell(None, remark="silent")]
     found = settle(Block("conv1", [0], [cells]), [np.array([-1]), np.array([-1])])
-    assert found == {"correlation": [None, None], "same": [None, None], "changed": [None, None], "settled": None}
+    assert found == {"correlation": [None, None], "same": [None, None], "changed": [None, None],
+                     "settled_images": None, "settled": None}
 
 
 # ---- what is drawn ----
