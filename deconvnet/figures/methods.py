@@ -224,6 +224,7 @@ def _pearson(one: np.ndarray, other: np.ndarray) -> float | None:
 def _span(names: Sequence[str]) -> str:
     """Which layers are random: ``conv5``, ``conv5 to conv3``."""
     layers = [name.rpartition(".")[0] or name for name in names]
+    layers = [name if len(name) <= 16 else f"…{name[-15:]}" for name in layers]  # as wide as a picture
     return layers[0] if len(layers) == 1 else f"{layers[0]} to\n{layers[-1]}"
 
 
