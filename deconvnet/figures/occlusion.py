@@ -357,8 +357,8 @@ def _numbers(opened: Opened, one: Shown, seen: Occlusion, unit: str, agree: Mapp
 
 def _caption(opened: Opened, settings: Settings, rows: Sequence[Row], numbers: Sequence[Mapping[str, Any]],
              notes: Sequence[str]) -> str:
-    rounded = ["–" if one["agreement"]["spearman"] is None else f"{one['agreement']['spearman']:.2f}"
-               for one in numbers]
+    alone, whole = (", ".join("–" if one["agreement"][key] is None else f"{one['agreement'][key]:.2f}"
+                              for one in numbers) for key in ("spearman", "spearman_map"))
     places = rows[0].total.shape
     parts = [
         f"Figure 7 for {opened}: {', '.join(printable(one['image']) for one in numbers)}. (a) The image with a square "
@@ -367,7 +367,7 @@ def _caption(opened: Opened, settings: Settings, rows: Sequence[Row], numbers: S
         f"of {settings.layer} whose strongest activation is the strongest in the image as it is. (c) The projection of "
         "that activation (framed) and of the map's strongest in three other images, on one scale, zero mid-grey. The "
         "agreement is the rank correlation over all positions of the projection's energy inside the square with what "
-        f"the square takes from the map's total: {', '.join(rounded)}."]
+        f"the square takes from the map's total: {alone}; and were the whole map projected: {whole}."]
     if any(row.probability is not None for row in rows):
         parts.append("(d) The probability of the true class.")
     if any(row.best is not None for row in rows):
