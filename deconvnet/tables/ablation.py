@@ -63,9 +63,8 @@ def make(settings: Settings, progress: bool = True) -> Table:
     names = _names(Path(settings.configs))
     runs = [_run(settings, name, progress) for name in names]
     rows = [_row(run, settings) for run in runs]
-    heads = ["change", "train top-1 error, %", "held-out top-1, %", "held-out top-5, %",
-             "the paper: train top-1, %", "the paper: validation top-1, %", "the paper: validation top-5, %",
-             "run, or what makes it"]
+    heads = ["change", "train top-1, %", "top-1, %", "top-5, %", "paper: train top-1, %", "paper: top-1, %",
+             "paper: top-5, %", "run, or what makes it"]
     done = [run for run in runs if run.card]
     origin = {"command": "deconvnet table 3", "settings": {"images": settings.images and Path(settings.images).name},
               "versions": versions(), "runs": {run.name: _about(run) for run in done}}
@@ -120,11 +119,11 @@ def _about(run: Run) -> dict[str, Any]:
 
 def _caption(done: list[Run], total: int) -> str:
     if not done:
-        return (f"Table 3: none of the {total} variants has been trained here; the last column has the commands. The "
-                "paper's errors are those on ImageNet 2012.")
-    return (f"Table 3: {len(done)} of {total} variants, as their runs measured them on held-out images, mean of the "
-            f"classes{'; '.join(['', *_differences(done)])}. Training errors are of one central view an image. Empty "
-            "rows have not been trained here; the last column has the command. The paper's errors are those on "
+        return (f"Table 3: errors; none of the {total} variants has been trained here; the last column has the "
+                "commands. The paper's errors are those on ImageNet 2012.")
+    return (f"Table 3: errors of {len(done)} of {total} variants, as their runs measured them on held-out images, mean "
+            f"of the classes{'; '.join(['', *_differences(done)])}. Training errors are of one central view an image. "
+            "Empty rows have not been trained here; the last column has the command. The paper's errors are those on "
             "ImageNet 2012, so that only the order of the rows can be compared.")
 
 

@@ -50,7 +50,7 @@ def compare(number: str, settings: Settings, paper: Mapping[str, Mapping[int, st
     others = [[name, *blank, *_paper(values)] for name, values in paper.items()]
     counts = next(iter(paper.values()))
     heads = ["network", "features", *(f"{n} a class, %" for n in settings.per_class),
-             *(f"the paper: {n} a class, %" for n in counts)]
+             *(f"paper: {n}, %" for n in counts)]
     return Table(heads, [*lines, *others], _caption(number, ready, trials, rows), ready[0].origin | _others(ready),
                  {"networks": found})
 

@@ -217,8 +217,8 @@ def _plain(name: str) -> str:
 
 # ---- the table ----
 
-HEADS = ("network", "top-1 error, %", "top-5 error, %", "top-1, mean of classes, %", "top-5, mean of classes, %",
-         "the paper: validation top-1, %", "the paper: validation top-5, %", "the paper: test top-5, %")
+HEADS = ("network", "top-1, %", "top-5, %", "classes' top-1, %", "classes' top-5, %",  # narrow enough for a terminal
+         "paper: top-1, %", "paper: top-5, %", "paper: test top-5, %")
 
 
 def _row(name: str, result: Mapping[str, float], like: str | None) -> Row:
@@ -249,8 +249,8 @@ def _from_cards(settings: Settings, members: Sequence[Member]) -> Table:
     return _table(rows, caption, origin)
 
 
-_IMAGENET = ("The paper's errors are those on ImageNet 2012, so that only networks trained and measured there can be "
-             "compared with them.")
+_IMAGENET = ("The classes' errors are means over the classes' own. The paper's are those on ImageNet 2012, for "
+             "validation and for test, so that only networks trained and measured there can be compared with them.")
 
 
 def _caption(settings: Settings, pictures: PictureSet, unreadable: int, origins: Sequence[Mapping[str, Any]]) -> str:

@@ -51,8 +51,8 @@ def make(settings: Settings, progress: bool = True) -> Table:
         accuracy = results[probe.classifier, probe.layer, settings.per_class]
         paper = PAPER.get((probe.classifier, probe.like or 0), (None, None))
         rows.append([f"{probe.classifier} ({probe.layer})", accuracy.values, str(accuracy), *paper])
-    heads = ["classifier (layer)", "values", f"ours, {settings.per_class} a class, %",
-             "the paper: Caltech-101, 30 a class, %", "the paper: Caltech-256, 60 a class, %"]
+    heads = ["classifier (layer)", "values", f"{settings.per_class} a class, %",
+             "paper: Caltech-101, 30, %", "paper: Caltech-256, 60, %"]
     return Table(heads, rows, _caption(f"Table 7 for {ready}. {ready.caption()}"), ready.origin,
                  {"results": numbers(results)})
 
