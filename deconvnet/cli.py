@@ -225,8 +225,9 @@ def run_train(config: str, out: str | None = None, data: str | None = None, imag
     card = train(recipe, folder, device=device, tensorboard=tensorboard)
     if not card:  # another process than the first
         return
-    if "top1" in card["held_out"]:
-        print("held out: {top1:.1%} top-1, {top5:.1%} top-5, mean of classes".format(**card["held_out"]))
+    for key, views in (("held_out", "central view"), ("held_out_ten_views", "ten views")):
+        if "top1" in card.get(key, {}):
+            print(f"held out, {views}: {card[key]['top1']:.1%} top-1, {card[key]['top5']:.1%} top-5, mean of classes")
     weights = folder / "weights.safetensors"
     print(f"Now: deconvnet scan --model {recipe.network} --weights {weights} --images DIR --out FILE")
 
@@ -460,6 +461,8 @@ def _explain(message: str, command: str) -> str:
     unknown = re.search(r"(?:unrecognized arguments:|invalid choice:) '?([\w-]+)", message)
     known = [f"--{name}" for name in signature(_COMMANDS[command]).parameters] if command else list(_COMMANDS)
     near = get_close_matches(unknown[1], known, n=1) if unknown else []
+    if near and near[0][2:] in _POSITIONAL.get(command, []):
+        near = [f"{near[0][2:].upper()} without {near[0]}"]
     message = message.replace(f"{command}.", "") if command else message
     see = f"deconvnet {command} --help" if command else "deconvnet --help"
     return message + (f" Did you mean {near[0]}?" if near else "") + f"\nSee: {see}"

@@ -81,6 +81,8 @@ def test_every_command_explains_every_option(command, capsys):
     (["scan", "--model", "x"], "required: images, out"),
     (["scan", "--model", "zfnet", "--images", "x", "--out", "y", "--top", "many"], "top"),
     (["describe", "zfnte"], "Did you mean 'zfnet'?"),
+    (["describe", "--model", "zfnet"], "Did you mean MODEL without --model?"),
+    (["train", "--config", "one.yaml", "--sed", "1"], "Did you mean --seed?"),
     (["gallery", "x", "--out", "y", "--contrast", "loud"], "contrast"),
 ])
 def test_wrong_usage_is_2_and_says_what_is_right(words, says, capsys):

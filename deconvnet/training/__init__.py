@@ -23,15 +23,15 @@ from tqdm.auto import tqdm
 
 from ..errors import DeconvnetError, UsageError
 from .checkpoint import Checkpoints
-from .data import Data, load
-from .journal import Journal
+from .data import Data, load, notes
+from .journal import Journal, tensorboard_writer
 from .processes import Here, processes
-from .recipe import Part, Recipe, Stage
+from .recipe import Recipe, Stage
 from .results import write_snapshot, write_weights
 from .run import Run
 from .stopping import Request, Stopped, requests_to_stop
 
-__all__ = ["Part", "Recipe", "Stage", "train"]
+__all__ = ["Recipe", "Stage", "train"]
 
 
 def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto",
@@ -43,6 +43,8 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     """
     out = Path(out)
     _make(out)
+    if tensorboard:
+        tensorboard_writer()  # if it is missing, that is said before the images are read
     with requests_to_stop() as request, processes(device) as here:
         progress = progress and here.first
         run = Run(recipe, _load(recipe, out / "images.safetensors", here, progress), here)
@@ -75,13 +77,15 @@ def _make(folder: Path) -> None:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _load(recipe: Recipe, notes: Path, here: Here, progress: bool) -> Data:
+def _load(recipe: Recipe, found: Path, here: Here, progress: bool) -> Data:
     """The pictures. One process reads them before the others, which find in its notes what it found."""
     if not here.first:
         here.wait()
-    data = load(recipe, notes, progress)
+    data = load(recipe, found, progress)
     if here.first:
         here.wait()
+    if progress:
+        tqdm.write("\n".join(notes(data)))
     return data
 
 
@@ -101,7 +105,9 @@ class _Keeper:
         if state is not None:
             run.restore(state)
             if progress:
-                tqdm.write(f"going on from epoch {run.done}, step {run.at} of {run.steps} of the next")
+                over = f"all {run.done} epochs are over: only the weights are written again"
+                tqdm.write(over if run.done == run.recipe.epochs else
+                           f"going on after epoch {run.done} and {run.at} of {run.steps} steps")
 
     def keep(self) -> None:
         """After an epoch: the snapshot if one is wanted, and then the state, so that neither is missing later."""

@@ -68,4 +68,4 @@ class Checkpoints:
                    for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
         if changed:
             raise UsageError("\n".join([f"{file} was made by another recipe:", *changed,
-                                        "Train into another folder, or remove the checkpoints to begin anew."]))
+                                        "Train into another folder (--out), or remove the checkpoints to begin anew."]))

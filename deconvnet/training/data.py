@@ -70,6 +70,23 @@ def load(recipe: Recipe, notes: Path | None = None, progress: bool = True) -> Da
     return data
 
 
+def notes(data: Data) -> list[str]:
+    """What to know before a run: how many images there are of what, and what is there but will not be used."""
+    counts = [torch.bincount(torch.tensor(pictures.labels, dtype=torch.int64), minlength=len(data.classes))
+              for pictures in (data.train, data.held_out)]                       # (classes,) each
+    lines = [f"{len(data.train):,} images of {len(data.classes)} classes to learn from, {len(data.held_out):,} to "
+             "measure on"]
+    for count, what in zip(counts, ("to learn from", "to measure on"), strict=True):
+        none = [name for name, number in zip(data.classes, count.tolist(), strict=True) if not number]
+        if none:
+            named = ", ".join(map(repr, none[:3])) + (", …" if none[3:] else "")  # a name need not be valid UTF-8
+            lines.append(f"no image {what} in {len(none)} of {len(data.classes)} classes: {named}")
+    if counts[1].sum() == 0:
+        lines[-1] = "nothing to measure on: for an accuracy, set held_out, or a train_per_class that leaves images"
+    ignored = getattr(getattr(data.train.source, "images", None), "ignored", 0)
+    return lines + ([f"{ignored:,} files are no images by their ending, and are passed over"] if ignored else [])
+
+
 # ---- sources ----
 
 
@@ -160,17 +177,25 @@ def _labels(data: Any) -> Any:
     return [label for _, label in (getattr(data, "_samples", None) or data)]
 
 
+def _files(recipe: Recipe, key: str) -> Files:
+    """The folder that a key of the recipe names. Raises UsageError, which names that key."""
+    try:
+        return Files(getattr(recipe, key))
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from error
+
+
 def _open(recipe: Recipe) -> tuple[Source, Source | None]:
     """What to learn from, and what to measure on where it is a set of its own."""
     kind, _, name = recipe.images.rpartition(":")
     if kind != "torchvision":
-        return Files(recipe.images), Files(recipe.held_out) if recipe.held_out else None
+        return _files(recipe, "images"), _files(recipe, "held_out") if recipe.held_out else None
     if name not in TORCHVISION:
         raise UsageError(f"images: there is no torchvision:{name}; there are {', '.join(sorted(TORCHVISION))}")
     first, second = TORCHVISION[name]
     train = Torchvision(name, recipe.downloads, first)
     if recipe.held_out:
-        return train, Files(recipe.held_out)
+        return train, _files(recipe, "held_out")
     own = second is not None and recipe.train_per_class is None
     return train, Torchvision(name, recipe.downloads, second or {}) if own else None
 
@@ -246,7 +271,7 @@ class PictureSet(Dataset):
         picture = self.source.picture(self.numbers[index])
         share = SHORT_SIDE / min(picture.size)
         if share < 1:
-            picture = picture.resize((round(picture.width * share), round(picture.height * share)), reducing_gap=None)
+            picture = picture.resize((round(picture.width * share), round(picture.height * share)))
         return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())   # (3, H, W) uint8
 
     def leave_out(self, files: set[str]) -> None:

@@ -29,7 +29,7 @@ class Journal:
     def __init__(self, folder: Path, tensorboard: bool = False, first: int = 1) -> None:
         """``first``: the epoch from which on TensorBoard shall forget what an earlier run told."""
         self.folder = folder
-        self.board = _board(folder, first) if tensorboard else None
+        self.board = tensorboard_writer()(str(folder / "tensorboard"), purge_step=first) if tensorboard else None
 
     def write(self, entries: Sequence[Entry], filters: Tensor | None = None) -> None:
         """Puts all entries so far into the files, the last one into TensorBoard's.
@@ -94,9 +94,10 @@ def _norms(axes: Axes, entries: Sequence[Entry]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _board(folder: Path, first: int) -> Any:
+def tensorboard_writer() -> Any:
+    """The class that writes TensorBoard's files. Raises UsageError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("--tensorboard needs the package tensorboard: pip install 'deconvnet[tensorboard]'") from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=first)
+    return SummaryWriter

@@ -5,20 +5,15 @@ from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..models import MODELS
 from ..network import native_size
+from ..settings import Part
 
 Side = Annotated[int, Field(ge=128, le=512)]
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
-
-
-class Part(BaseModel):
-    """A part of a configuration: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Stage(Part):
@@ -30,13 +25,18 @@ class Stage(Part):
 
 
 class Recipe(Part):
-    """How a network is trained. Where the paper says it (Zeiler and Fergus 2014, section 3), the default is that."""
+    """How a network is trained. Where the paper says it (Zeiler and Fergus 2014, section 3), the default is that.
+
+    Not so for ``mean``, ``std``, ``schedule`` and ``test``, which configs/train/zfnet_paper.yaml sets, and for
+    ``train_per_class``. ``init: paper`` belongs to the paper's ``std``: on inputs of deviation 1 the signal dies out.
+    """
 
     # the images
     images: Annotated[str, Field(min_length=1, description=(
         "folder with one subfolder a class; torchvision:NAME, which is downloaded; or builtin:photographs"))]
     held_out: Annotated[str | None, Field(min_length=1, description=(
-        "a folder of its own with the images to measure on; none: what train_per_class leaves"))] = None
+        "a folder of its own with the images to measure on; none: what train_per_class leaves, or without it the test "
+        "part of torchvision's set, where that has one"))] = None
     train_per_class: Annotated[Count | None, Field(description="images a class to learn from; none: all")] = 30
     test_per_class: Annotated[Count | None, Field(description="images a class to measure on, at most")] = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -76,7 +76,7 @@ class Recipe(Part):
     views: Annotated[Literal["ten", "random"], Field(description=(
         "ten: the paper's sub-crops, corners and centre, flipped or not; random: any part from min_area up"))] = "ten"
     min_area: Annotated[float, Field(gt=0, le=1, description="of random views, as a share of the picture")] = 0.3
-    colour: Annotated[float, Field(ge=0, lt=1, description="jitter of brightness, contrast, saturation, hue")] = 0.0
+    colour: Annotated[float, Field(ge=0, lt=1, description="jitter of brightness, contrast, balance, saturation")] = 0.0
     mean: Annotated[Literal["channel", "pixel"], Field(description="is subtracted; the paper's: pixel")] = "channel"
     std: Annotated[tuple[float, float, float] | None, Field(description=(
         "what inputs of 0..1 are divided by; none: measured. 1/255 gives the paper's inputs, about −128..128"))] = None
@@ -87,7 +87,7 @@ class Recipe(Part):
     snapshots: Annotated[tuple[Count, ...], Field(description="epochs after which the network is kept, too")] = ()
     small_snapshots: Annotated[bool, Field(description="of the convolutions only, a byte a weight")] = False
 
-    # the machine: what follows changes nothing but speed and memory
+    # the machine: but for the precision, this changes nothing but speed and memory
     precision: Annotated[Literal["float32", "bfloat16"], Field(description="of the arithmetic")] = "float32"
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut views")] = 0
     memory: Annotated[float, Field(ge=0, description="GiB of pictures to keep; more are decoded each time")] = 4.0

@@ -130,6 +130,24 @@ def test_nothing_held_out_is_nothing_to_measure(colours: Path, tmp_path: Path) -
         load(tiny(colours, held_out=str(tmp_path / "other"), schedule="plateau"))
 
 
+def test_what_a_run_has_and_lacks_is_told(colours: Path, tmp_path: Path) -> None:
+    (colours / "red" / "notes.txt").write_text("no image")
+    for number in (3, 4):
+        (colours / "green" / f"{number}.png").unlink()
+    assert data.notes(load(tiny(colours, train_per_class=3))) == [
+        "9 images of 3 classes to learn from, 4 to measure on", "no image to measure on in 1 of 3 classes: 'green'",
+        "1 files are no images by their ending, and are passed over"]
+    told = data.notes(load(tiny(colours, train_per_class=None)))
+    assert told[0] == "13 images of 3 classes to learn from, 0 to measure on"
+    assert told[1].startswith("nothing to measure on: ") and len(told) == 3
+
+
+def test_a_folder_that_is_not_there_is_said_with_its_key(colours: Path) -> None:
+    for key in ("images", "held_out"):
+        with pytest.raises(UsageError, match=f"^{key}: cannot list the folder"):
+            load(tiny(colours, **{key: str(colours / "nowhere")}))
+
+
 # ---- what cannot be read ----
 
 

@@ -77,6 +77,8 @@ def test_tensorboard_that_is_not_installed_is_named_with_the_cure(tmp_path: Path
     with pytest.raises(UsageError, match=r"pip install 'deconvnet\[tensorboard\]'"):
         Journal(tmp_path, tensorboard=True)
     Journal(tmp_path)
+    with pytest.raises(UsageError, match="needs the package tensorboard"):  # before the images are looked for
+        training.train(tiny(tmp_path / "none"), tmp_path, tensorboard=True)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -110,11 +110,12 @@ def test_checkpoints_are_written_between_steps_when_it_is_time(tree, tmp_path, f
     assert (tmp_path / "weights.safetensors").read_bytes() == (finished / "weights.safetensors").read_bytes()
 
 
-def test_a_finished_run_is_not_trained_again(tree: Path, finished: Path, monkeypatch) -> None:
+def test_a_finished_run_is_not_trained_again(tree: Path, finished: Path, monkeypatch, capsys) -> None:
     at_step(monkeypatch, 0, pull)
     before = (finished / "weights.safetensors").read_bytes()
-    training.train(recipe(tree), finished, progress=False)
+    training.train(recipe(tree), finished)
     assert (finished / "weights.safetensors").read_bytes() == before
+    assert "all 2 epochs are over" in capsys.readouterr().out
 
 
 def test_another_recipe_does_not_go_on(tree: Path, finished: Path, tmp_path: Path) -> None:
