@@ -28,7 +28,7 @@ from .journal import Journal, tensorboard_writer
 from .processes import Here, processes
 from .recipe import Recipe, Stage
 from .results import write_snapshot, write_weights
-from .run import Run
+from .run import Run, check_shares
 from .stopping import Request, Stopped, requests_to_stop
 
 __all__ = ["Recipe", "Stage", "train"]
@@ -46,6 +46,7 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     if tensorboard:
         tensorboard_writer()  # if it is missing, that is said before the images are read
     with requests_to_stop() as request, processes(device) as here:
+        check_shares(recipe, here)  # before the images are read
         progress = progress and here.first
         run = Run(recipe, _load(recipe, out / "images.safetensors", here, progress), here)
         keeper = _Keeper(run, out, progress)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-PATIENCE = timedelta(hours=2)  # the others wait so long while the first reads all images
+PATIENCE = timedelta(hours=24)  # the others wait so long while the first reads all images
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ def processes(device: str = "auto") -> Iterator[Here]:
         return
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if chosen.index >= torch.cuda.device_count():
+            raise UsageError(f"process {chosen.index} of this machine has no GPU of its own: there are "
+                             f"{torch.cuda.device_count()}; start as many with --nproc-per-node")
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:

@@ -141,7 +141,13 @@ class Recipe(Part):
         """The side of the views in an epoch, counted from 0."""
         return self.stage(epoch)[0].size or native_size(self.network)
 
+    def told(self) -> dict[str, Any]:
+        """What a card says of a recipe: everything but where the images lie, and the machine's part."""
+        return self.model_dump(mode="json", exclude={"images", "held_out", "workers", "memory", "downloads", "minutes"})
+
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on: everything but where the images lie, and the machine's part."""
-        machine = {"images", "held_out", "workers", "memory", "downloads", "minutes"}
-        return self.model_dump(mode="json", exclude=machine)
+        """What must be the same for a run to go on: what bears on the descent. One more snapshot does not."""
+        kept = {"snapshots", "small_snapshots", "test"}
+        if self.schedule != "plateau":  # which follows what is measured
+            kept.add("measure")
+        return {key: value for key, value in self.told().items() if key not in kept}

@@ -88,7 +88,7 @@ def _card(run: Run, arguments: dict[str, Any]) -> dict[str, Any]:
         "classes": run.data.classes,
         "preprocess": run.preprocess.settings(),
         "images_sha256": run.data.manifest,
-        "recipe": run.recipe.identity(),
+        "recipe": run.recipe.told(),
         "versions": versions(),
     }
 

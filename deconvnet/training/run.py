@@ -28,6 +28,14 @@ from .views import SHORT_SIDE, Views, jitter, sub_crop_means
 GLANCE = 10  # steps from one look at the loss to the next: each look waits for the device
 
 
+def check_shares(recipe: Recipe, here: Here) -> None:
+    """Raises UsageError where the processes cannot share the batches of a recipe."""
+    if recipe.batch % here.world:
+        raise UsageError(f"batch: {recipe.batch} images cannot be shared evenly by {here.world} processes")
+    if recipe.batch_norm and here.world > 1 and here.device.type == "cpu":
+        raise UsageError("batch_norm over several processes needs GPUs: on CPUs each would normalise by itself")
+
+
 class Run:
     """A training run. Everything random is drawn from (seed, epoch), so that it can go on with the same bits.
 
@@ -38,10 +46,7 @@ class Run:
     """
 
     def __init__(self, recipe: Recipe, data: Data, here: Here = ALONE) -> None:
-        if recipe.batch % here.world:
-            raise UsageError(f"batch: {recipe.batch} images cannot be shared evenly by {here.world} processes")
-        if recipe.batch_norm and here.world > 1 and here.device.type == "cpu":
-            raise UsageError("batch_norm over several processes needs GPUs: on CPUs each would normalise by itself")
+        check_shares(recipe, here)
         if len(data.train) < recipe.batch and len(data.train) % here.world:
             raise UsageError(f"{len(data.train)} images, fewer than a batch, cannot be shared evenly by {here.world} "
                              "processes")

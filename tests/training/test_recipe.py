@@ -75,10 +75,12 @@ def test_what_is_just_possible_is_taken() -> None:
 def test_the_identity_leaves_out_only_what_changes_no_bits() -> None:
     recipe = Recipe(images="x")
     left_out = {"workers", "memory", "downloads", "minutes"} | {"images", "held_out"}  # these by content: the manifest
-    assert set(Recipe.model_fields) - set(recipe.identity()) == left_out
+    assert set(Recipe.model_fields) - set(recipe.told()) == left_out
+    assert set(recipe.told()) - set(recipe.identity()) == {"snapshots", "small_snapshots", "test", "measure"}
+    assert "measure" in Recipe(images="x", schedule="plateau").identity()  # there it decides when the rate falls
     for change in ({"images": "y"}, {"held_out": "z"}, {"workers": 3}, {"memory": 0}, {"downloads": "d"},
-                   {"minutes": 1}):
+                   {"minutes": 1}, {"snapshots": (1,)}, {"test": "ten"}, {"measure": 2}):
         assert Recipe(**{"images": "x", **change}).identity() == recipe.identity()
     for change in ({"seed": 1}, {"train_per_class": None}, {"test_per_class": 3}, {"precision": "bfloat16"},
-                   {"snapshots": (1,)}, {"test": "ten"}, {"stages": ({"epochs": 70, "rate": 0.5},)}):
+                   {"patience": 9}, {"colour": 0.1}, {"stages": ({"epochs": 70, "rate": 0.5},)}):
         assert Recipe(images="x", **change).identity() != recipe.identity(), change
