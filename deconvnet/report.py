@@ -149,14 +149,19 @@ def _write(folder: Path, name: str, sheet: Sheet, origin: Mapping[str, Any]) -> 
     write_whole(folder / f"{name}.pdf", sheet.pdf({"Title": name, "Subject": about}))
 
 
+def network_name(origin: Mapping[str, Any]) -> str:
+    """What a caption calls a network; of one's own, nobody here knows whether its weights are random."""
+    ours = origin["model"] in MODELS or str(origin["model"]).startswith("torchvision:")
+    weights = f" ({origin.get('weights') or 'random weights'})" if ours or origin.get("weights") else ""
+    return f"{origin['model']}{weights}"
+
+
 def _caption(origin: Mapping[str, Any]) -> str:
-    random = origin["model"] in MODELS or str(origin["model"]).startswith("torchvision:")
-    weights = f" ({origin.get('weights') or 'random weights'})" if random or origin.get("weights") else ""
     drawn = origin.get("gallery", {})
     how = [drawn.get("method"), f"unpooled to the {drawn.get('unpool')}"]
     usual = ("deconvnet", "unpooled to the switches")
     unusual = [word for word in how if word not in usual]
-    return ", ".join([f"{origin['model']}{weights} on {origin['images']}", *unusual])
+    return ", ".join([f"{network_name(origin)} on {origin['images']}", *unusual])
 
 
 def _unit_rows(top: Scan, layer: str) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from pydantic import Field
 from .images import Images, open_images
 from .network import Network, load_model
 from .provenance import provenance
+from .report import network_name
 from .settings import Part
 
 
@@ -35,5 +36,4 @@ class Opened:
     origin: dict[str, Any]
 
     def __str__(self) -> str:
-        weights = self.origin["weights"]
-        return f"{self.origin['model']} ({weights or 'random weights'}) on {self.origin['images']}"
+        return f"{network_name(self.origin)} on {self.origin['images']}"

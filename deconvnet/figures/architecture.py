@@ -18,6 +18,7 @@ from ..exhibit import Exhibit, Table
 from ..inverses import obstacle, sliding
 from ..network import Network
 from ..receptive import Pair
+from ..report import network_name
 from ..subject import Opened, Subject
 from ..tape import Call, Tape, record
 from .page import FAINT, Page
@@ -395,7 +396,7 @@ def _caption(opened: Opened, side: int, blocks: Sequence[Block]) -> str:
            "layer is a convolution or fully connected, with what follows it" if is_chain(blocks) else
            "Blocks from top to bottom, strip by strip: name, kernel/stride and what else happens to it, feature maps "
            "and their size; + adds maps, joined puts one behind the other")
-    return (f"Figure 3 for {opened.origin['model']} ({opened.origin['weights'] or 'random weights'}) on images of "
+    return (f"Figure 3 for {network_name(opened.origin)} on images of "
             f"{side}×{side} pixels, drawn from what a forward pass calls. {how}. In the table, field, every and from: "
             "the unit at (i, j) sees so many pixels on a side, beginning at from + (i, j)·every; a negative start lies "
             "in the padding. The paper gives no paddings: where its network is shown, they are those that give its "

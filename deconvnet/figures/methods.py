@@ -26,6 +26,7 @@ from ..render import normalise
 from ..subject import Opened, Subject
 from ..tape import Tape, record_as_far_as
 from .activation import Activation, check_layer, check_number, inputs, of_the_default, strongest_among, strongest_of
+from .covered import correlation as pearson
 from .page import FAINT, Page
 
 
@@ -211,14 +212,8 @@ def correlation(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> tuple
 
     None where one of them is even.
     """
-    return (_pearson(one[:, inside].ravel(), other[:, inside].ravel()),
-            _pearson(np.abs(one).sum(0)[inside], np.abs(other).sum(0)[inside]))
-
-
-def _pearson(one: np.ndarray, other: np.ndarray) -> float | None:
-    one, other = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (one, other))
-    length = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / length) if length > 0 else None
+    return (pearson(one[:, inside].ravel(), other[:, inside].ravel()),
+            pearson(np.abs(one).sum(0)[inside], np.abs(other).sum(0)[inside]))
 
 
 def _span(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from ..exhibit import Row, Table
 from ..images import Images, open_images
 from ..network import Network, load_model
 from ..provenance import provenance
+from ..report import network_name
 from ..settings import Part
 from ..transfer.classifiers import Array, Kind, Penalty, one_against_all
 from ..transfer.features import Pooling, features
@@ -150,7 +151,7 @@ def _check(classes: list[str], truth: Array, part: str) -> None:
 
 
 def _caption(settings: Settings, origin: dict[str, Any], lists: Lists) -> str:
-    return (f"Table 6 for {origin['model']} ({origin['weights'] or 'random weights'}) on PASCAL VOC: for each class a "
+    return (f"Table 6 for {network_name(origin)} on PASCAL VOC: for each class a "
             f"classifier ({settings.classifier}, C = {getattr(settings.penalty, settings.classifier):g}, scikit-learn) "
             f"against everything else, upon the frozen features of {settings.layer} (the positive part, maps larger "
             f"than {settings.pooling.grid}×{settings.pooling.grid} {settings.pooling.by}-pooled to that, length 1; one "

@@ -9,6 +9,7 @@ from pydantic import Field
 from ..images import Images
 from ..network import Network, load_model
 from ..provenance import provenance
+from ..report import network_name
 from ..settings import Part
 from ..subject import Subject
 from .classifiers import Kind, Penalty
@@ -64,7 +65,7 @@ class Prepared:
     origin: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.origin['model']} ({self.origin['weights'] or 'random weights'})"
+        return network_name(self.origin)
 
     def features(self, layers: Sequence[str], progress: bool) -> Features:
         """The features of all images at some layers."""
