@@ -5,21 +5,13 @@ and keeps a map's total and the classes' probabilities. Bare is ``net(batch)`` o
 beforehand. Both take turns in one process, so that whatever else the machine does hits both.
 """
 
-import json
-import os
-import platform
 import sys
-import time
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
-from inspect import getdoc
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import torch
-from jsonargparse import DefaultHelpFormatter, auto_cli
+from running import CLOCKS, begin, conditions, run, write
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -29,7 +21,6 @@ from deconvnet.figures.covered import Box, covered, grey, positions, squares
 from deconvnet.figures.occlusion import BATCH, occlude
 
 GOAL = 1.15
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def bare(net: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -93,37 +84,17 @@ def benchmark(model: str = "zfnet", weights: str | None = "demo", layer: str = "
     """
     if min(square, stride, repetitions) < 1:
         raise DeconvnetError("--square, --stride and --repetitions must be at least 1")
-    if out is not None:
-        Path(out).touch()  # before the work
-    if threads is not None:
-        torch.set_num_threads(threads)
+    begin(out, threads)
     net = load_model(model, weights)
     side = net.preprocess.size
     image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
     boxes = squares(positions(side, square, stride), square)
     found = compare(net, image, grey(net.preprocess), boxes, layer, repetitions, CLOCKS[clock])
-    versions = {"python": platform.python_version(), **{name: version(name) for name in ("deconvnet", "torch")}}
-    result = {"versions": versions, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "goal": GOAL,
-              "clock": clock, "model": model, "layer": layer, "positions": len(boxes), "batch": BATCH, **found}
+    result = {**conditions(), "goal": GOAL, "clock": clock, "model": model, "layer": layer, "positions": len(boxes),
+              "batch": BATCH, **found}
     print(report(result))
-    if out is not None:
-        Path(out).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Help that keeps the paragraphs of a description."""
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and gives the exit code."""
-    about = getdoc(benchmark).split("\n\nArgs:")[0]
-    try:
-        auto_cli(benchmark, args=words, as_positional=False, description=about, formatter_class=_Help)
-    except (DeconvnetError, OSError) as error:
-        print(f"occlusion.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    write(result, out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(benchmark, "occlusion.py"))

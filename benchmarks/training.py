@@ -6,17 +6,12 @@ the same network and the very tensors that the loop gave it, made ready beforeha
 that whatever else the machine does hits both.
 """
 
-import json
 import os
-import platform
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from inspect import getdoc
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -24,9 +19,9 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jsonargparse import DefaultHelpFormatter, auto_cli
 from rich.console import Console
 from rich.table import Table
+from running import CLOCKS, Clock, begin, conditions, run, write
 from torch import Tensor, nn
 
 from deconvnet.config import load as load_config
@@ -42,8 +37,6 @@ RECIPES = Path(__file__).parents[1] / "configs" / "train"
 GOAL = 0.9
 NOISE = ((200, 300), (300, 200), (225, 300), (200, 267))  # height, width: what Caltech-101's pictures are like
 CLASSES = 101
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -168,12 +161,6 @@ def _load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def conditions() -> dict[str, Any]:
-    """What the numbers depend on besides the rows."""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in ("deconvnet", "torch")}}
-    return {"versions": versions, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "goal": GOAL}
-
-
 # ---- what is shown ---------------------------------------------------------------------------------------------------
 
 COLUMNS = {"recipe": "{name}", "views": "{size}", "batch": "{batch}", "precision": "{precision}",
@@ -224,10 +211,7 @@ def benchmark(rows: Literal["both", "demo", "paper"] = "both", images: str | Non
     """
     if min(steps, repetitions, batch) < 1:
         raise DeconvnetError("--steps, --repetitions and --batch must be at least 1")
-    if out is not None:
-        Path(out).touch()  # before the work
-    if threads is not None:
-        torch.set_num_threads(threads)
+    begin(out, threads)
     epochs = repetitions + 2
     cases = {"demo": case("zfnet_demo", "zfnet_demo.yaml", 128, epochs),
              "paper": case("zfnet_paper", "zfnet_paper.yaml", 224, epochs, batch=batch)}
@@ -238,26 +222,10 @@ def report(cases: Sequence[Case], steps: int, repetitions: int, images: str | No
            clock: str = "wall") -> None:
     """Measures the cases, prints the table and writes the file."""
     rows = [compare(one, steps, repetitions, images, CLOCKS[clock]) for one in cases]
-    result = {**conditions(), "clock": clock, "rows": rows}
+    result = {**conditions(), "goal": GOAL, "clock": clock, "rows": rows}
     Console(width=None if sys.stdout.isatty() else 160).print(table(result), markup=False)
-    if out is not None:
-        Path(out).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Help that keeps the paragraphs of a description."""
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and gives the exit code."""
-    about = getdoc(benchmark).split("\n\nArgs:")[0]
-    try:
-        auto_cli(benchmark, args=words, as_positional=False, description=about, formatter_class=_Help)
-    except (DeconvnetError, OSError) as error:
-        print(f"training.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    write(result, out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(benchmark, "training.py"))
