@@ -5,7 +5,6 @@ Nothing heavy is imported until a command runs, so that help answers at once.
 
 import re
 import sys
-import tempfile
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from .errors import DeconvnetError, UsageError
+from .files import writable_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
         out: folder for the sheets (PNG and PDF), the scan, and the numbers behind them.
         seed: of the random choice of units.
     """
-    folder = _writable_folder(out)
+    folder = writable_folder(out)
     _scan("zfnet", "builtin:photographs-apart", folder / "scan.safetensors", "demo",
           ["conv1", "conv2", "conv3", "conv4", "conv5"])
     run_gallery(str(folder / "scan.safetensors"), str(folder), seed=seed)
@@ -169,7 +169,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     table(method, unpool)  # says what there is, before the work
     if min(tile, zoom) < 1:
         raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
-    folder = _writable_folder(out)
+    folder = writable_folder(out)
     top = read_scan(file)
     chosen = report.choose_units(top, _names(layers), units, random, seed)
     net, dataset = reopen(top.provenance, model, weights, images)
@@ -221,7 +221,7 @@ def run_train(config: str, out: str | None = None, data: str | None = None, imag
     words = {"images": images, "seed": seed, "workers": workers}
     changes = {**(read(data) if data else {}), **{key: value for key, value in words.items() if value is not None}}
     recipe = load(config, Recipe, changes)
-    folder = _writable_folder(out or f"runs/{Path(config).stem}")
+    folder = writable_folder(out or f"runs/{Path(config).stem}")
     card = train(recipe, folder, device=device, tensorboard=tensorboard)
     if not card:  # another process than the first
         return
@@ -251,7 +251,7 @@ def run_figure(number: str, out: str = "deconvnet-figures", config: str | None =
     from . import figures
 
     settings = _settings(figures.settings(number), config, {"model": model, "weights": weights, "images": images})
-    folder = _writable_folder(out)
+    folder = writable_folder(out)
     exhibit = figures.make(number, settings)
     files = exhibit.write(folder, f"figure{number}" if number.isdigit() else number)
     print(exhibit.caption)
@@ -276,7 +276,7 @@ def run_table(number: str, out: str = "deconvnet-tables", config: str | None = N
     from . import tables
 
     settings = _settings(tables.settings(number), config, {"model": model, "weights": weights, "images": images})
-    folder = _writable_folder(out)
+    folder = writable_folder(out)
     table = tables.make(number, settings)
     files = table.write(folder, f"table{number}")
     _print_table("", table.heads, table.cells())
@@ -302,7 +302,7 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
     """
     from .figures import selection
 
-    folder = _writable_folder(out)
+    folder = writable_folder(out)
     left, right = selection.Side(model=model1, weights=weights1), selection.Side(model=model2, weights=weights2)
     chosen = selection.Settings(left=left, right=right, unrestrained=None, images=images)
     exhibit, table = selection.compare(chosen)
@@ -520,23 +520,12 @@ def _by(pair: Sequence[int]) -> str:
 
 # ---- places to write ----
 
-def _writable_folder(path: str | Path) -> Path:
-    """The folder, made if need be. DeconvnetError, before any work, where nothing can be written in it."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise DeconvnetError(f"Cannot write in {folder}: {error.strerror}. Choose another with --out.") from error
-
-
 def _writable_file(path: str | Path) -> Path:
     """The file's path, when it can be written. DeconvnetError or UsageError, before any work, where it cannot."""
     file = Path(path)
     if file.is_dir():
         raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
-    _writable_folder(file.parent)
+    writable_folder(file.parent)
     return file
 
 

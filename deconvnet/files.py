@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -24,3 +25,17 @@ def write_whole(path: Path, content: bytes) -> None:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise DeconvnetError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def writable_folder(path: str | Path) -> Path:
+    """The folder, made if need be. DeconvnetError, before any work, where nothing can be written in it.
+
+    Several processes may try at the same time.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise DeconvnetError(f"Cannot write in {folder}: {error.strerror}. Choose another with --out.") from error

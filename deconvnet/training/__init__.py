@@ -13,7 +13,6 @@ values of one ``Recipe``. A run lives in a folder, and the folder holds all that
     weights.json              what loads with it: network, classes, preprocessing, SHA-256; and what it reaches
 """
 
-import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import DeconvnetError, UsageError
+from ..errors import DeconvnetError
+from ..files import writable_folder
 from .checkpoint import Checkpoints
 from .data import Data, load, notes
 from .journal import Journal, tensorboard_writer
@@ -41,8 +41,7 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     Started by torchrun, the processes share the batches: their number changes nothing but rounding. Raises UsageError,
     DeconvnetError; and KeyboardInterrupt, which says how to go on, with everything up to the last step saved.
     """
-    out = Path(out)
-    _make(out)
+    out = writable_folder(out)
     if tensorboard:
         tensorboard_writer()  # if it is missing, that is said before the images are read
     with requests_to_stop() as request, processes(device) as here:
@@ -66,16 +65,6 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
         card = write_weights(run, out / "weights.safetensors", progress) if here.first else {}
         here.wait()
     return card
-
-
-def _make(folder: Path) -> None:
-    """The folder, in which something can be written. All processes try it at the same time."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _load(recipe: Recipe, found: Path, here: Here, progress: bool) -> Data:

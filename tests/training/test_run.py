@@ -156,7 +156,7 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_images_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(DeconvnetError, match="Cannot write"):
         training.train(recipe(tmp_path / "no images"), tmp_path / "file" / "out", progress=False)
 
 
