@@ -183,7 +183,8 @@ def test_a_key_that_came_or_went_is_named(saved: Path) -> None:
 
 
 def test_every_key_that_changes_a_run_is_in_its_identity() -> None:
-    settings = {"images": "y", "held_out": "z", "workers": 3, "memory": 1.0, "downloads": "w", "minutes": 3.0}
+    settings = {"images": "y", "held_out": "z", "workers": 3, "memory": 1.0, "downloads": "w", "minutes": 3.0,
+                "snapshots": (5,), "small_snapshots": True, "test": "ten", "measure": 7}
     assert Recipe(images="x").identity() == Recipe(**settings).identity()
     assert IDENTITY.keys() - {"images (by content)"} == Recipe.model_fields.keys() - settings.keys()
     stages = (Stage(epochs=1), Stage(epochs=69))
