@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from ..errors import DeconvnetError
 from ..files import writable_folder
-from .checkpoint import Checkpoints
-from .data import Data, load, notes
+from .checkpoint import Checkpoints, State
+from .data import Data, notes, read, split
 from .journal import Journal, tensorboard_writer
 from .processes import Here, processes
 from .recipe import Recipe, Stage
@@ -47,8 +47,9 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     with requests_to_stop() as request, processes(device) as here:
         check_shares(recipe, here)  # before the images are read
         progress = progress and here.first
-        run = Run(recipe, _load(recipe, out / "images.safetensors", here, progress), here)
-        keeper = _Keeper(run, out, progress)
+        data, checkpoints, state = _prepare(recipe, out, here, progress)
+        run = Run(recipe, data, here)
+        keeper = _Keeper(run, out, checkpoints, state, progress)
         journal = Journal(out, tensorboard, max(1, run.done)) if here.first else None
         if journal is not None and run.log:
             journal.write(run.log, run.first_filters)  # what an earlier run saved may not have been told yet
@@ -67,28 +68,31 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     return card
 
 
-def _load(recipe: Recipe, found: Path, here: Here, progress: bool) -> Data:
-    """The pictures. One process reads them before the others, which find in its notes what it found."""
+def _prepare(recipe: Recipe, out: Path, here: Here, progress: bool) -> tuple[Data, Checkpoints, State | None]:
+    """The pictures, and what an earlier run left; one of another recipe is refused before the pictures are read.
+
+    One process does it before the others, which find in its notes what it found.
+    """
     if not here.first:
         here.wait()
-    data = load(recipe, found, progress)
+    data = split(recipe)
+    checkpoints = Checkpoints(out, {**recipe.identity(), "images (by content)": data.manifest})
+    state = checkpoints.latest()
+    read(data, recipe, out / "images.safetensors", progress)
     if here.first:
         here.wait()
     if progress:
         tqdm.write("\n".join(notes(data)))
-    return data
+    return data, checkpoints, state
 
 
 class _Keeper:
     """Saves a run after each epoch, at times between two steps, and when someone asks to stop."""
 
-    def __init__(self, run: Run, out: Path, progress: bool) -> None:
+    def __init__(self, run: Run, out: Path, checkpoints: Checkpoints, state: State | None, progress: bool) -> None:
         if run.here.first:
             _remove_parts(out)
-        self.run, self.out = run, out
-        self.checkpoints = Checkpoints(out, {**run.recipe.identity(), "images (by content)": run.data.manifest})
-        self.saved = time.monotonic()
-        state = self.checkpoints.latest()
+        self.run, self.out, self.checkpoints, self.saved = run, out, checkpoints, time.monotonic()
         step = -1 if state is None else state[1]["step"]
         if [step, -step] != run.here.largest(step, -step):
             raise DeconvnetError(f"the processes find different checkpoints in {out}: all must see the same folder")

@@ -48,15 +48,20 @@ class Data:
 
 
 def load(recipe: Recipe, notes: Path | None = None, progress: bool = True) -> Data:
-    """The pictures of a recipe, split class by class; the split depends on the seed and the names alone.
-
-    Every picture is read once, to find those that cannot be, and to measure the mean. They are kept in memory as far as
-    ``recipe.memory`` goes; of a larger set only what was found is kept, in the file ``notes`` too, so that the next run
-    need not read all of it again. Raises UsageError where there are fewer than two classes.
-    """
+    """The pictures of a recipe, split and read. Raises what ``split`` and ``read`` raise."""
     data = split(recipe)
+    read(data, recipe, notes, progress)
+    return data
+
+
+def read(data: Data, recipe: Recipe, notes: Path | None = None, progress: bool = True) -> None:
+    """Reads every picture once, to find those that cannot be read, and to measure the mean.
+
+    They are kept in memory as far as ``recipe.memory`` goes; of a larger set only what was found is kept, in the file
+    ``notes`` too, so that the next run need not read all of it again. Raises UsageError where none can be read.
+    """
     if notes is not None and _recall(data, recipe, notes):
-        return data
+        return
     found = _Survey(recipe.memory * 2**30)
     for pictures in (data.train, data.held_out):
         found.read(pictures, recipe.workers, progress)
@@ -67,7 +72,6 @@ def load(recipe: Recipe, notes: Path | None = None, progress: bool = True) -> Da
     _check_held_out(recipe, data.held_out.numbers)
     if notes is not None and data.train.kept is None:
         _note(data, recipe, notes)
-    return data
 
 
 def notes(data: Data) -> list[str]:

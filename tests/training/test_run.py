@@ -118,7 +118,8 @@ def test_a_finished_run_is_not_trained_again(tree: Path, finished: Path, monkeyp
     assert "all 2 epochs are over" in capsys.readouterr().out
 
 
-def test_another_recipe_does_not_go_on(tree: Path, finished: Path, tmp_path: Path) -> None:
+def test_another_recipe_does_not_go_on(tree: Path, finished: Path, monkeypatch) -> None:
+    monkeypatch.setattr(data.PictureSet, "read", pull)  # it is refused before a picture is read
     with pytest.raises(UsageError) as refusal:
         training.train(recipe(tree, rate=0.5, dropout=0.1), finished, progress=False)
     lines = str(refusal.value).splitlines()
