@@ -254,8 +254,7 @@ def run_figure(number: str, out: str = "deconvnet-figures", config: str | None =
     folder = writable_folder(out)
     exhibit = figures.make(number, settings)
     files = exhibit.write(folder, f"figure{number}" if number.isdigit() else number)
-    print(exhibit.caption)
-    print(f"In {folder}: {', '.join(file.name for file in files)}")
+    _print_written(exhibit.caption, folder, files)
 
 
 def run_table(number: str, out: str = "deconvnet-tables", config: str | None = None, model: str | None = None,
@@ -280,8 +279,7 @@ def run_table(number: str, out: str = "deconvnet-tables", config: str | None = N
     table = tables.make(number, settings)
     files = table.write(folder, f"table{number}")
     _print_table("", table.heads, table.cells())
-    print(table.caption)
-    print(f"In {folder}: {', '.join(file.name for file in files)}")
+    _print_written(table.caption, folder, files)
 
 
 def run_compare(model1: str, model2: str, weights1: str | None = None, weights2: str | None = None,
@@ -308,8 +306,7 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
     exhibit, table = selection.compare(chosen)
     files = [*exhibit.write(folder, "compare"), *table.write(folder, "compare_table")]
     _print_table("", table.heads, table.cells())
-    print(exhibit.caption)
-    print(f"In {folder}: {', '.join(file.name for file in files)}")
+    _print_written(exhibit.caption, folder, files)
 
 
 def _settings(kind: "type[Part]", config: str | None, words: dict[str, str | None]) -> "Part":
@@ -502,6 +499,12 @@ def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*row)
     _console().print(table, markup=False)
+
+
+def _print_written(caption: str, folder: Path, files: Sequence[Path]) -> None:
+    """What a figure or table shows, and where its files lie."""
+    print(caption)
+    print(f"In {folder}: {', '.join(file.name for file in files)}")
 
 
 def _row(layer: "Layer") -> list[str]:

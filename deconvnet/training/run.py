@@ -61,6 +61,7 @@ class Run:
         self.parallel = self.net if here.world == 1 else DistributedDataParallel(self.net)
         self.optimiser = self._optimiser()
         self.std = torch.tensor(self.preprocess.std, device=here.device)
+        self.mean = torch.tensor(self.preprocess.mean, device=here.device)[:, None, None]  # (3, 1, 1)
         self._means: dict[int, Tensor] = {}
 
     log: list[dict[str, Any]]
@@ -187,7 +188,7 @@ class Run:
     def _mean(self, size: int, crops: Tensor) -> Tensor:
         """What is subtracted from views: (3, 1, 1), or for each its part of the mean picture, (N, 3, size, size)."""
         if self.recipe.mean == "channel":
-            return torch.tensor(self.preprocess.mean, device=self.here.device)[:, None, None]
+            return self.mean
         if size not in self._means:
             means = self.means(size)
             assert means is not None
