@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .images import GREY
 from .projection import project
+from .render import TITLE, framed, legible, line, unit_sheet
 from .scanned import Scan
 from .tape import record_as_far_as
 
@@ -58,6 +59,13 @@ class Gallery:
         _, height, width, _ = self.patches.shape
         size = f", {height}×{width} pixels each" if len(self.values) else ""
         return f"Gallery {self.layer}:{self.unit}: {self.remark or 'complete'}, {len(self.values)} tiles{size}"
+
+    def _repr_png_(self) -> bytes:
+        """The gallery as a PNG file: a notebook shows it where it would print a name. Without tiles, words say why."""
+        if not len(self.values):
+            why = "no image of it can be read any more" if self.missing else "it fires in no image"
+            return framed(line(f"{self.layer}:{self.unit} {self.remark}: {why}", TITLE)).png()
+        return unit_sheet(self, zoom=legible(self)).png()
 
 
 def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images: Any, *, method: str = "deconvnet",

@@ -333,6 +333,12 @@ def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: C
     return framed(below(label, beside(left, right, gap=GAP), gap=1))
 
 
+def legible(unit: UnitTiles, width: int = 400) -> int:
+    """The smallest zoom at which the sheet of a unit is at least ``width`` pixels wide."""
+    across = 2 * _root(_places([unit], None)) * _tile_size([unit])[1]  # reconstructions and patches, without gaps
+    return ceil(width / across)
+
+
 def layer_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None, contrast: Contrast = "unit",
                 filters: np.ndarray | None = None, title: str | None = None, columns: int | None = None) -> Sheet:
     """One layer of the paper's Figure 2: the units' reconstructions left, their patches right, in the same order.

@@ -11,7 +11,7 @@ PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "describe", "topk",
-         "scanned", "batches", "scan", "images", "network", "provenance", "gallery", "render", "report",
+         "scanned", "batches", "scan", "images", "network", "provenance", "render", "gallery", "report",
          "settings", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "atlas", "config",
          "cli"]
 """A module imports only what stands above it; a new one is put where it belongs."""

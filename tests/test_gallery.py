@@ -1,6 +1,8 @@
 """From a scan to reconstructions and patches: the right image, the right window, the right order."""
 
+import io
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ import deconvnet
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
 from deconvnet.gallery import Gallery, cut, gallery, parse_units, stretched
 from deconvnet.images import ImageFolder, Photographs, Preprocess
-from deconvnet.render import layer_sheet
+from deconvnet.render import GAP, TITLE, framed, layer_sheet, line, unit_sheet
 
 SIZE = 40
+EMPTY = Gallery("conv2", 5, np.zeros(0), np.zeros(0), np.zeros((0, 2)), [], np.zeros((0, 2)), np.zeros((0, 3, 1, 1)),
+                np.zeros((0, 1, 1, 3), np.uint8))
 
 
 class Small(nn.Sequential):
@@ -134,6 +138,33 @@ def test_a_dead_unit_has_no_tiles_and_says_so(net, views, top):
     assert dead.reconstructions.shape == (0, *alive.reconstructions.shape[1:]) and dead.positions.shape == (0, 2)
     only, = gallery(net, top, "conv2", [5], views)
     assert "conv2:5 dead" in [text.words for text in layer_sheet([only, alive]).texts]
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_a_notebook_shows_the_sheet_enlarged_by_a_whole_number(net, views, top, layer):
+    one, = gallery(net, top, layer, [4], views)
+    picture = np.asarray(Image.open(io.BytesIO(one._repr_png_())))
+    zoom = {"conv1": 14, "conv2": 4}[layer]  # six tiles across, of 5 and of 17 pixels, are 420 and 408
+    assert np.array_equal(picture, np.asarray(unit_sheet(one, zoom=zoom).picture())) and picture.shape[1] >= 400
+    assert one.patches.shape[2] * 6 * (zoom - 1) < 400
+
+
+def test_a_large_field_is_not_enlarged_and_one_tile_is():
+    tiles = {"reconstructions": np.ones((1, 3, 90, 80), np.float32), "patches": np.zeros((1, 90, 80, 3), np.uint8)}
+    one, nine = (replace(EMPTY, **{name: np.repeat(tile, k, 0) for name, tile in tiles.items()}, values=np.ones(k))
+                 for k in (1, 9))
+    assert Image.open(io.BytesIO(nine._repr_png_())).size == (2 * (3 * 80 + 2) + 3 * GAP, 3 * 90 + 2 + 16 + 1 + 2 * GAP)
+    assert Image.open(io.BytesIO(one._repr_png_())).width == 2 * 3 * 80 + 3 * GAP
+
+
+@pytest.mark.parametrize(("missing", "words"), [
+    ([], "conv2:5 dead: it fires in no image"),
+    ([("a.jpg", "an empty file")], "conv2:5 1 missing: no image of it can be read any more")])
+def test_a_unit_without_tiles_shows_words_that_say_why(missing, words):
+    one = replace(EMPTY, missing=missing)
+    shown = np.asarray(Image.open(io.BytesIO(one._repr_png_())))
+    assert np.array_equal(shown, np.asarray(framed(line(words, TITLE)).picture())) and shown.min() == 0
+    assert (shown[:, [0, -1]] == 255).all()  # nothing is cut off
 
 
 def test_method_and_unpooling_reach_the_projection(net, views, top):
