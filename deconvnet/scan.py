@@ -95,9 +95,10 @@ def _go_through(forward: "_Forward", batches: Iterator[Batch], result: Scan, str
             shape = batch.images.shape[1:]
             found = forward(batch, result)
         labels = torch.tensor([_label(n, label, result) for n, label in zip(batch.numbers, batch.labels, strict=True)])
+        numbers = torch.tensor(batch.numbers)  # (n,)
         with store.busy():
             for layer, offer in found.items():
-                result.layers[layer].keep(offer, labels)
+                result.layers[layer].keep(offer, numbers, labels)
             result.count += len(batch.numbers)
             result.unreadable.update({number: (name, reason) for number, name, reason in batch.unreadable})
         store.save_if_due(result)

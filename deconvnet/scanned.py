@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import DeconvnetError, UsageError
 from .files import write_whole
+from .sample import Sample
 from .sealed import Damaged, seal, unseal
 from .tape import count_calls, resolve
 from .topk import Found, TopK
@@ -28,6 +29,7 @@ class LayerScan:
         fired: in how many images each unit fires, that is, has an activation above zero (U,) int64.
         class_sums: for each class the sum over its images of each unit's strongest activation (classes, U) float64.
         class_counts: images of each class (classes,) int64.
+        sample: how strongly each unit answers to an even sample of the images.
         count: images seen.
     """
 
@@ -35,13 +37,15 @@ class LayerScan:
     fired: Tensor
     class_sums: Tensor
     class_counts: Tensor
+    sample: Sample
     count: int = 0
 
     @classmethod
     def blank(cls, units: int, k: int, dtype: torch.dtype = torch.float32, classes: int = 0) -> "LayerScan":
         """A layer of which no image has been seen."""
         sums = torch.zeros(classes, units, dtype=torch.float64)
-        return cls(TopK(units, k, dtype), torch.zeros(units, dtype=torch.int64), sums, torch.zeros(classes).long())
+        return cls(TopK(units, k, dtype), torch.zeros(units, dtype=torch.int64), sums, torch.zeros(classes).long(),
+                   Sample.blank(units, dtype))
 
     @property
     def values(self) -> Tensor:
@@ -110,9 +114,10 @@ class LayerScan:
         rest = (means.sum(0) - highest) / (len(means) - 1)
         return torch.where(highest > 0, (highest - rest) / (highest + rest), 0.0).float()
 
-    def keep(self, found: Found, labels: Tensor) -> None:
-        """Take in what was found in a batch; ``labels`` (N,) int64 are the classes of its images, −1 for none."""
+    def keep(self, found: Found, images: Tensor, labels: Tensor) -> None:
+        """Take in what was found in a batch, of whose images (N,) int64 are the indices and the classes, −1 for none."""
         self.top.keep(found)
+        self.sample.keep(images, found.maxima)
         self.count += len(found.maxima)
         self.fired += (found.maxima > 0).sum(0)
         self._widen(int(labels.max()) + 1)
@@ -123,7 +128,7 @@ class LayerScan:
     def merge(self, other: "LayerScan") -> "LayerScan":
         """The two together, seen over different images."""
         both = LayerScan(TopK.from_state(self.top.state()), self.fired + other.fired, self.class_sums.clone(),
-                         self.class_counts.clone(), self.count + other.count)
+                         self.class_counts.clone(), self.sample.merge(other.sample), self.count + other.count)
         both.top.merge(other.top)
         both._widen(len(other.class_sums))
         both.class_sums[:len(other.class_sums)] += other.class_sums
@@ -136,7 +141,8 @@ class LayerScan:
         self.class_counts = torch.cat([self.class_counts, self.class_counts.new_zeros(more)])
 
     def _state(self) -> dict[str, Tensor]:
-        rest = {"fired": self.fired, "class_sums": self.class_sums, "class_counts": self.class_counts}
+        rest = {"fired": self.fired, "class_sums": self.class_sums, "class_counts": self.class_counts,
+                "sample_images": self.sample.images, "sample_maxima": self.sample.maxima}
         return self.top.state() | rest
 
 
@@ -230,7 +236,7 @@ class Scan(Mapping[str, LayerScan]):
 
 # ---- the file ----
 
-_FORMAT = 1
+_FORMAT = 2  # 2: with the sample
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -269,7 +275,8 @@ def decode(data: bytes, path: str | Path) -> tuple[Scan, dict[str, Any]]:
     def layer(name: str) -> LayerScan:
         part = {key: tensors[f"{name}.{key}"] for key in ("values", "images", "positions")}
         fired, sums, counts = (tensors[f"{name}.{key}"] for key in ("fired", "class_sums", "class_counts"))
-        return LayerScan(TopK.from_state(part), fired, sums, counts, about["count"])
+        sample = Sample(tensors[f"{name}.sample_images"], tensors[f"{name}.sample_maxima"])
+        return LayerScan(TopK.from_state(part), fired, sums, counts, sample, about["count"])
 
     unreadable = {number: (name, reason) for number, name, reason in lists["unreadable"]}
     return Scan({name: layer(name) for name in about["layers"]}, about["k"], about["per_image"], about["count"],

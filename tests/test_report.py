@@ -5,6 +5,7 @@ import torch
 
 from deconvnet import report
 from deconvnet.errors import UsageError
+from deconvnet.sample import Sample
 from deconvnet.scanned import LayerScan, Scan
 from deconvnet.topk import TopK
 
@@ -36,7 +37,7 @@ def top():
         images, places = torch.where(values > 0, 0, -1), torch.where(values > 0, place, -1)
         state = {"values": values, "images": images, "positions": places[:, :, None].expand(-1, -1, 2)}
         fired, no_classes = (values[:, 0] > 0).long(), (torch.zeros(0, units), torch.zeros(0).long())
-        return LayerScan(TopK.from_state(state), fired, *no_classes, 1)
+        return LayerScan(TopK.from_state(state), fired, *no_classes, Sample.blank(units), 1)
 
     return Scan({"conv1": layer(10, 3), "conv2": layer(10, 1), "fc6": layer(4, 0)}, k=1)
 
