@@ -45,7 +45,8 @@ class Projection:
 @torch.no_grad()
 @full_precision()
 def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
-            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 16) -> Projection:
+            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 16,
+            walk: Callable[[Signal], Signal] | None = None) -> Projection:
     """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).
 
     Args:
@@ -57,6 +58,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
         seed: ``activation``: this one alone, its value, everything else in the layer zero. ``map``: the whole feature
             map of the unit; y and x, if given, are not looked at.
         rows: how many travel down together; more is not faster and takes more memory.
+        walk: takes a signal on the layer down to the images, for whoever watches it on its way (``descend``).
 
     An activation is the positive part of what the layer puts out; one that is not positive projects to nothing.
     Raises UsageError for a layer, unit or position that does not exist, and DeconvnetError, before anything is
@@ -68,6 +70,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     maps, images = as_map(tape.values[tape.number(layer)]), tape.values[0]            # (N, C, H, W), (N, 3, H, W)
     chosen = _check_units(layer, units, maps, seed)                                   # (n, 4)
     start = _seed_map if seed == "map" else _seed_activation
+    walk = walk or (lambda signal: walk_back(tape, tape.number(layer), signal, _step(tape, rules), join))
     field = field_of(tape, layer, _size(maps) if seed == "map" else (1, 1), rules)
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
@@ -75,8 +78,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     for part in torch.arange(len(chosen)).split(rows) if len(chosen) else ():
         signal = start(maps, chosen[part])
         values[part] = signal.values.sum((1, 2, 3))
-        arrived = walk_back(tape, tape.number(layer), signal, _step(tape, rules), join)
-        pixels[part] = rewindow(arrived, origin[part], size).values
+        pixels[part] = rewindow(walk(signal), origin[part], size).values
     return Projection(pixels, origin, values, _size(images))
 
 

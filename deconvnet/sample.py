@@ -13,8 +13,8 @@ SIZE = 512  # images; a correlation over so many is right to about 0.04
 class Sample:
     """The maxima of up to ``SIZE`` images in each unit of a layer.
 
-    Which images are in it depends on their numbers alone: those whose numbers are scattered to the lowest places. So it is
-    the same for any batch size, order, split into parts that are merged, and all layers have the same images.
+    Which images are in it depends on their numbers alone: those whose numbers are scattered to the lowest places. So
+    it is the same for any batch size, order and split into parts that are merged, and for all layers.
 
     Attributes:
         images: (S,) int64, the indices of the images, in the order of their places.
@@ -46,7 +46,7 @@ class Sample:
         return both
 
     def likeness(self) -> Tensor:
-        """The correlation of the units' maxima over the images (units, units) float32; 0 for a unit that never varies."""
+        """The correlation of the units' maxima over the images (units, units) float32; 0 where a unit never varies."""
         centred = self.maxima.double() - self.maxima.double().mean(0)  # (S, U)
         size = centred.norm(dim=0)  # (U,)
         unit = torch.where(size > 1e-9 * self.maxima.double().norm(dim=0), centred / size.clamp(min=1e-300), 0.0)

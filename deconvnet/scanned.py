@@ -115,7 +115,7 @@ class LayerScan:
         return torch.where(highest > 0, (highest - rest) / (highest + rest), 0.0).float()
 
     def keep(self, found: Found, images: Tensor, labels: Tensor) -> None:
-        """Take in what was found in a batch, of whose images (N,) int64 are the indices and the classes, −1 for none."""
+        """Take in what was found in a batch, of whose images (N,) are the indices and the classes, −1 for none."""
         self.top.keep(found)
         self.sample.keep(images, found.maxima)
         self.count += len(found.maxima)

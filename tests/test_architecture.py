@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "describe", "topk",
-         "sample", "scanned", "batches", "scan", "images", "network", "provenance", "render", "gallery",
+ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "descent", "describe",
+         "topk", "sample", "scanned", "batches", "scan", "images", "network", "provenance", "render", "gallery",
          "report", "settings", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables",
          "course", "atlas", "config", "cli"]
 """A module imports only what stands above it; a new one is put where it belongs."""

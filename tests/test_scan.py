@@ -9,6 +9,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from functools import reduce
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -436,8 +437,9 @@ def test_a_scan_survives_the_file(tmp_path):
     for name in ("k", "per_image", "count", "files", "classes", "labels", "unreadable", "shards", "provenance"):
         assert getattr(again, name) == getattr(top, name), name
     assert list(again) == list(top) and again.skipped == [("bad1.jpg", "an empty file")]
-    for name in ("values", "images", "positions", "fired", "class_sums", "class_counts"):
-        before, after = getattr(top["conv1"], name), getattr(again["conv1"], name)
+    for name in ("values", "images", "positions", "fired", "class_sums", "class_counts", "sample.images",
+                 "sample.maxima"):
+        before, after = map(attrgetter(name), (top["conv1"], again["conv1"]))
         assert torch.equal(before, after) and before.dtype == after.dtype
     assert again["conv1"].count == 5
     assert contents(again, tmp_path) == (tmp_path / "top.safetensors").read_bytes()

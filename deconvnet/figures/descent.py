@@ -5,38 +5,18 @@ really has. Order and words are the paper's: unpool by the switches, rectify, fi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from pydantic import Field
-from torch import Tensor
 
+from ..descent import Stage, descend, shortened, with_chosen
 from ..exhibit import Exhibit
 from ..gallery import cut
-from ..inverses import (
-    DECONVNET,
-    Signal,
-    filter_transposed,
-    fit,
-    join,
-    rectify,
-    rewindow,
-    scale,
-    share,
-    sliding,
-    spread,
-    spread_adaptive,
-    spread_mean,
-    unpool,
-    weigh,
-)
-from ..projection import walk_back
 from ..render import normalise, robust_scale
 from ..subject import Opened, Subject
-from ..tape import Call, Tape, as_map, record_as_far_as
+from ..tape import record_as_far_as
 from .activation import Activation, check_layer, check_number, inputs, of_the_default, strongest_among, strongest_of
 from .page import ACCENT, FAINT, Page
 
@@ -53,49 +33,13 @@ class Settings(Subject):
     stages: Annotated[int, Field(ge=4, le=60, description="stages drawn at most, the first third and the last")] = 24
 
 
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """The signal after one step down, with what the network had there on its way up.
-
-    Attributes:
-        step: ``seed``, ``unpool``, ``rectify``, ``filter`` or ``spread`` (average pooling's).
-        module: the layer whose step it is.
-        how: the kernel and the stride, in words.
-        passed: what lay between this step and the one above it and is not drawn, in words.
-        signal: (C, h, w) signed, on a window of the maps.
-        maps: (C, h, w) the network's own values in the same window, zero outside the map.
-        switches: (C, h, w) bool, where a maximum was, of an unpooling.
-        origin: (y, x) of the window on the map.
-        size: (H, W) of the whole map.
-        follows: whether it takes what the stage before it gave.
-        chosen: the numbers of the maps that are drawn.
-    """
-
-    step: str
-    module: str
-    how: str
-    passed: tuple[str, ...]
-    signal: np.ndarray
-    maps: np.ndarray
-    switches: np.ndarray | None
-    origin: tuple[int, int]
-    size: tuple[int, int]
-    follows: bool = True
-    chosen: tuple[int, ...] = ()
-
-
-_STEPS = {unpool: "unpool", rectify: "rectify", filter_transposed: "filter", weigh: "filter", spread: "spread",
-          spread_adaptive: "spread", spread_mean: "spread"}
-_PASSED = {"local_response_norm": "contrast norm. passed through", "batch_norm": "times batch norm's scale",
-           "cat": "split into the parts"}
-
-
 def make(settings: Settings, progress: bool = True) -> Exhibit:
     """The figure, for the activation that the settings name or lead to."""
     opened = settings.open("figure 1")
     one = _choose(opened, settings, progress)
     tape = record_as_far_as(opened.net, inputs(opened.net, opened.images, [one.image]), one.layer)
-    stages = shortened(with_chosen(descend(tape, one), one.unit, settings.maps), settings.stages)
+    _, (way,) = descend(tape, one.layer, [(0, one.unit, one.y, one.x)])
+    stages = shortened(with_chosen(way, one.unit, settings.maps), settings.stages)
     drawing = draw(stages, opened.images.image(one.image), f"{one.address} at ({one.y}, {one.x}): {one.value:.2f}")
     return Exhibit(drawing, _numbers(one, stages), _caption(opened, one, stages), opened.origin)
 
@@ -111,133 +55,6 @@ def _choose(opened: Opened, settings: Settings, progress: bool) -> Activation:
         return strongest_among(opened, layer, wanted, settings.look, 1, progress)[0]
     check_number("image", image, len(opened.images))
     return strongest_of(opened, layer, wanted, image)[0]
-
-
-@torch.no_grad()
-def descend(tape: Tape, one: Activation) -> list[Stage]:
-    """Every step of one activation's way down, from the activation to pixels, for a tape of its image alone.
-
-    The last stage's signal is what ``project`` gives, on the same window (Zeiler and Fergus 2014, section 2.1).
-    """
-    maps, number = tape.activations(one.layer), tape.number(one.layer)           # (1, C, H, W)
-    seed = maps.new_zeros(1, maps.shape[1], 1, 1)
-    seed[0, one.unit] = maps[0, one.unit, one.y, one.x]
-    start = Signal(seed, torch.tensor([[one.y, one.x]], device=seed.device), torch.tensor([0], device=seed.device))
-    notes = _Notes(tape, number)
-    first = notes.stage("seed", one.layer, "", _around(start, maps), maps)
-    arrived = walk_back(tape, number, start, notes.step, notes.meet)
-    last = notes.stages[-1]
-    pixels = notes.stage(last.step, last.module, last.how, arrived, tape.values[0])  # where branches met, their sum
-    return [first, *notes.stages[:-1], replace(pixels, passed=last.passed, follows=last.follows)]
-
-
-class _Notes:
-    """What is noted on the way down, step by step."""
-
-    def __init__(self, tape: Tape, number: int) -> None:
-        self.tape = tape
-        self.stages: list[Stage] = []
-        self.now = {number}            # the values that the last stage's signal lies on
-        self.passed: list[str] = []    # what has been passed since then, in words
-
-    def step(self, call: Call, signal: Signal) -> list[Signal]:
-        """The paper's rule for a call, noted where it is a stage of its own."""
-        rule, value = DECONVNET[call.function], as_map(self.tape.values[call.inputs[0]])
-        sizes = [as_map(self.tape.values[number]).shape[-2:] for number in call.inputs]
-        parts = [fit(part, (size[0], size[1])) for part, size in zip(rule(call, signal), sizes, strict=True)]
-        follows = not self.now.isdisjoint(call.outputs)
-        if rule in _STEPS:
-            maps = as_map(_before(self.tape, call.inputs[0])) if rule is rectify else value
-            made = self.stage(_STEPS[rule], call.module, _how(call), parts[0], maps, _switched(call, parts[0]))
-            self.stages.append(replace(made, follows=follows))
-            self.now, self.passed = set(call.inputs), []
-        elif follows:
-            self.now |= set(call.inputs)
-            self.passed += [_PASSED[call.name]] if call.name in _PASSED else []
-        return parts
-
-    def meet(self, one: Signal, other: Signal) -> Signal:
-        """The sum of two branches."""
-        self.passed.append("branches added")
-        return join(one, other)
-
-    def stage(self, step: str, module: str, how: str, signal: Signal, maps: Tensor,
-              switches: np.ndarray | None = None) -> Stage:
-        """A stage in arrays."""
-        size = (signal.values.shape[2], signal.values.shape[3])
-        whole = Signal(maps, torch.zeros_like(signal.origin), signal.image)
-        y, x = signal.origin[0].tolist()
-        return Stage(step, module, how, tuple(dict.fromkeys(self.passed)), signal.values[0].cpu().numpy(),
-                     rewindow(whole, signal.origin, size).values[0].cpu().numpy(), switches, (y, x),
-                     (maps.shape[2], maps.shape[3]))
-
-
-def _around(signal: Signal, maps: Tensor, most: int = 15) -> Signal:
-    """A single activation with the zeros around it: the whole map, or as much of a large one as can be seen."""
-    size = (min(most, maps.shape[2]), min(most, maps.shape[3]))
-    room = signal.origin.new_tensor([maps.shape[2] - size[0], maps.shape[3] - size[1]])
-    origin = torch.minimum((signal.origin - signal.origin.new_tensor(size) // 2).clamp(min=0), room)
-    return rewindow(signal, origin, size)
-
-
-def _before(tape: Tape, number: int) -> Tensor:
-    """A value as it was before a ReLU in place wrote over it: computed again by the call that made it."""
-    maker = next((call for call in tape.calls if number in call.outputs), None)
-    rule = DECONVNET.get(maker.function) if maker else None
-    if maker and rule is share and len(maker.given) == 2:
-        return maker.given[0] + maker.given[1]
-    return maker.function(*maker.args, **maker.kwargs) if maker and rule in (filter_transposed, scale) else \
-        tape.values[number]
-
-
-def _how(call: Call) -> str:
-    """The kernel and stride of a call, such as ``3×3, stride 2``."""
-    slide = sliding(call)
-    if DECONVNET[call.function] is rectify or slide is None:
-        return ""
-    stride = str(slide.stride[0]) if slide.stride[0] == slide.stride[1] else f"{slide.stride[0]}×{slide.stride[1]}"
-    return f"{slide.kernel[0]}×{slide.kernel[1]}, stride {stride}"
-
-
-def _switched(call: Call, signal: Signal) -> np.ndarray | None:
-    """Where under a window any pooling window of the whole map had its maximum (C, h, w)."""
-    if call.switches is None or DECONVNET[call.function] is not unpool:
-        return None
-    height, width = call.given[0].shape[-2:]
-    marks = call.given[0].new_zeros(1, call.switches.shape[1], height * width)
-    marks.scatter_(2, call.switches.flatten(2), 1.0)
-    whole = Signal(marks.view(1, -1, height, width), torch.zeros_like(signal.origin), signal.image)
-    size = (signal.values.shape[2], signal.values.shape[3])
-    return (rewindow(whole, signal.origin, size).values[0] > 0).cpu().numpy()
-
-
-def with_chosen(stages: Sequence[Stage], unit: int, count: int) -> list[Stage]:
-    """The stages, each with the maps that are drawn: the unit, then the ``count`` strongest, then the three colours.
-
-    From an unpooling to the filtering below it the maps are the same, those that are strongest before the filtering.
-    """
-    chosen: list[tuple[int, ...]] = []
-    for stage, below in reversed(list(zip(stages, [*stages[1:], None], strict=True))):
-        if below is None:
-            chosen.insert(0, tuple(range(len(stage.signal))))
-        elif stage.step == "seed":
-            chosen.insert(0, (unit,))
-        elif below.step != "filter" and below.follows and len(below.signal) == len(stage.signal):
-            chosen.insert(0, chosen[0])
-        else:
-            strength = np.abs(stage.signal).max((1, 2))
-            order = np.argsort(-strength, kind="stable")[:count]
-            chosen.insert(0, tuple(int(n) for n in order if strength[n] > 0))
-    return [replace(stage, chosen=own) for stage, own in zip(stages, chosen, strict=True)]
-
-
-def shortened(stages: Sequence[Stage], most: int) -> list[Stage]:
-    """The stages, or where they are more than ``most`` the first third and the last two thirds of so many."""
-    if len(stages) <= most:
-        return list(stages)
-    head, tail = stages[:most // 3], stages[len(stages) - (most - most // 3):]
-    left_out = f"… {len(stages) - most} stages in between are not drawn"
-    return [*head, replace(tail[0], follows=False, passed=(left_out,)), *tail[1:]]
 
 
 # ---- the drawing ----

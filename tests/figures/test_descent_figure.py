@@ -11,10 +11,11 @@ from torch import nn
 
 import deconvnet
 from deconvnet import exhibit
+from deconvnet.descent import Stage, chosen_only, descend, shortened, with_chosen
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.figures import activation, descent
 from deconvnet.figures.activation import Activation
-from deconvnet.figures.descent import Settings, Stage, descend, draw, shortened, with_chosen
+from deconvnet.figures.descent import Settings, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,6 +28,14 @@ def small(norm=True):
     return nn.Sequential(*layers).eval()
 
 
+OTHERS = [(0, 0, 1, 1), (0, 3, 5, 2)]  # they go down together with the one that is looked at
+
+
+def way(tape, one, row=0, **keys):
+    _, ways = descend(tape, one.layer, [*OTHERS, (row, one.unit, one.y, one.x)], **keys)
+    return ways[2]
+
+
 @pytest.fixture(scope="module")
 def found():
     """A small network, its tape of one image, and its strongest activation in the middle."""
@@ -36,7 +45,7 @@ def found():
     maps = tape.activations("4")[0, :, 4:6, 4:6]
     unit, y, x = np.unravel_index(int(maps.argmax()), maps.shape)
     one = Activation("4", int(unit), 0, int(y) + 4, int(x) + 4, float(maps.max()), "an image")
-    return net, images, tape, one, descend(tape, one)
+    return net, images, tape, one, way(tape, one)
 
 
 @torch.no_grad()
@@ -53,6 +62,32 @@ def by_hand(net, images, one):
     rectified = unpooled.clamp(min=0)
     pixels = F.conv_transpose2d(rectified, net[0].weight, stride=2, padding=1, output_padding=1)
     return [seed, filtered, unpooled, rectified, pixels], [second.relu(), None, first.relu(), first, images], switches
+
+
+def test_an_image_among_others_goes_the_same_way(found):
+    net, images, _, one, stages = found
+    others = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(7))
+    tape = deconvnet.record(net, torch.cat([others, images]))
+    for alone, among in zip(stages, way(tape, one, row=2), strict=True):
+        np.testing.assert_allclose(among.signal, alone.signal, atol=1e-6)
+        np.testing.assert_allclose(among.maps, alone.maps, atol=1e-6)
+        assert np.array_equal(among.switches, alone.switches) and among.origin == alone.origin
+
+
+def test_only_the_maps_that_are_drawn_are_kept_if_asked(found):
+    _, _, tape, one, stages = found
+    few = way(tape, one, keep=lambda stages, unit: chosen_only(stages, unit, 2))
+    for stage, whole in zip(few, with_chosen(stages, one.unit, 2), strict=True):
+        assert stage.chosen == whole.chosen and 1 <= len(stage.chosen) <= 3
+        assert np.array_equal(stage.signal, whole.signal[list(whole.chosen)])
+        assert np.array_equal(stage.maps, whole.maps[list(whole.chosen)])
+
+
+def test_what_the_relu_left_is_shown_without_computing_again(found):
+    _, _, tape, one, stages = found
+    for before, after in zip(stages, way(tape, one, before_relu=False), strict=True):
+        rectified = before.maps.clip(min=0) if before.step == "rectify" else before.maps
+        np.testing.assert_allclose(after.maps, rectified, atol=1e-6)
 
 
 def window(whole, stage):
@@ -77,9 +112,9 @@ def test_every_stage_is_the_papers_step_worked_by_hand(found):
 
 def test_the_last_stage_is_the_projection(found):
     _, _, tape, one, stages = found
-    p = deconvnet.project(tape, one.layer, [(0, one.unit, one.y, one.x)])
-    np.testing.assert_array_equal(stages[-1].signal, p.pixels[0].numpy())
-    assert list(stages[-1].origin) == p.origin[0].tolist()
+    p = deconvnet.project(tape, one.layer, [*OTHERS, (0, one.unit, one.y, one.x)])
+    np.testing.assert_array_equal(stages[-1].signal, p.pixels[2].numpy())
+    assert list(stages[-1].origin) == p.origin[2].tolist()
 
 
 def test_the_switches_are_where_the_maxima_were(found):
@@ -113,7 +148,7 @@ def test_branches_are_added_before_the_pixels():
     net, images = Two().eval(), torch.rand(1, 3, 9, 9)
     tape = deconvnet.record(net, images)
     unit = int(tape.activations("top")[0, :, 4, 4].argmax())
-    stages = descend(tape, Activation("top", unit, 0, 4, 4, 1.0, ""))
+    _, (stages,) = descend(tape, "top", [(0, unit, 4, 4)])
     p = deconvnet.project(tape, "top", [(0, unit, 4, 4)])
     np.testing.assert_array_equal(stages[-1].signal, p.pixels[0].numpy())
     both = (net.one(images) + net.other(images)).detach()
