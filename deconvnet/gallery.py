@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .descent import Stage, chosen_only, descend
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .images import GREY
-from .projection import project
+from .projection import Projection, project
 from .render import TITLE, framed, legible, line, unit_sheet
 from .scanned import Scan
-from .tape import record_as_far_as
+from .tape import Tape, record_as_far_as
 
 TOGETHER = 64  # units whose tiles are in memory at once
 
@@ -35,6 +36,7 @@ class Gallery:
         reconstructions: (k, 3, h, w) float, signed: the projection of each activation on its receptive field.
         patches: (k, h, w, 3) uint8: the image's own pixels in the same window, mid-grey outside the image.
         missing: (name, reason) of the images that could not be read any more. Their activations are left out above.
+        descent: the stages of the strongest one's way down, each with its strongest maps; empty if not asked for.
     """
 
     layer: str
@@ -47,6 +49,7 @@ class Gallery:
     reconstructions: np.ndarray
     patches: np.ndarray
     missing: list[tuple[str, str]] = field(default_factory=list)
+    descent: list[Stage] = field(default_factory=list)
 
     @property
     def remark(self) -> str:
@@ -70,7 +73,7 @@ class Gallery:
 
 def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images: Any, *, method: str = "deconvnet",
             unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8, tolerance: float = 1e-3,
-            progress: bool = False) -> Iterator[Gallery]:
+            descent: int = 0, progress: bool = False) -> Iterator[Gallery]:
     """The galleries of some units of a layer, in the order of ``units``, made as they are asked for.
 
     Args:
@@ -85,6 +88,8 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
         batch_size: images that are recorded together.
         tolerance: how far, relatively, an activation may be from the scan's; of weak ones, relatively to a hundredth of
             the layer's strongest.
+        descent: how many maps to keep of every stage of the strongest activation's way down; 0: no stages. It is the
+            paper's way down, whatever the method.
         progress: show a progress bar.
 
     Memory holds one batch, and the tiles of 64 units. An image that cannot be read any more is left out, and named in
@@ -93,7 +98,8 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
     """
     numbers = _check_units(units, layer, len(top[layer].values))
     _check_images(top, images)
-    maker = _Maker(net, top, layer, images, inverse or _inverse(net, images), method, unpool, tolerance)
+    maker = _Maker(net, top, layer, images, inverse or _inverse(net, images), method, unpool, tolerance,
+                   descent)
     return maker.make(numbers, batch_size, progress)
 
 
@@ -110,6 +116,7 @@ class _Entry(NamedTuple):
     y: int
     x: int
     value: float
+    strongest: bool
 
 
 class _Tile(NamedTuple):
@@ -117,6 +124,7 @@ class _Tile(NamedTuple):
     reconstruction: np.ndarray  # (3, h, w)
     patch: np.ndarray           # (h, w, 3)
     origin: np.ndarray          # (2,)
+    way: list[Stage]
 
 
 @dataclass
@@ -131,6 +139,7 @@ class _Maker:
     method: str
     unpool: str
     tolerance: float
+    descent: int
 
     def make(self, units: Sequence[int], batch_size: int, progress: bool) -> Iterator[Gallery]:
         groups = [(group, self._entries(group)) for group in _parts(units, TOGETHER)]
@@ -147,9 +156,10 @@ class _Maker:
     def _entries(self, units: Sequence[int]) -> list[_Entry]:
         """The activations of the units, the strongest first, without those places that have none."""
         found = self.top[self.layer]
-        return [_Entry(slot, image, unit, y, x, value) for slot, unit in enumerate(units)
-                for image, (y, x), value in zip(found.images[unit].tolist(), found.positions[unit].tolist(),
-                                                found.values[unit].tolist(), strict=True) if image >= 0]
+        return [_Entry(slot, image, unit, y, x, value, rank == 0) for slot, unit in enumerate(units)
+                for rank, (image, (y, x), value) in enumerate(zip(
+                    found.images[unit].tolist(), found.positions[unit].tolist(), found.values[unit].tolist(),
+                    strict=True)) if image >= 0]
 
     def _tiles(self, entries: Sequence[_Entry], numbers: Sequence[int], missing: dict[int, str]) -> list[_Tile]:
         """The tiles of some entries, all from the images of these numbers; those not to be read go to ``missing``."""
@@ -167,14 +177,33 @@ class _Maker:
         batch = torch.stack(list(inputs.values()))                               # (n, 3, H, W)
         rows = {number: row for row, number in enumerate(inputs)}
         tape = record_as_far_as(self.net, batch.to(*_place(self.net)), self.layer)
-        p = project(tape, self.layer, [(rows[e.image], e.unit, e.y, e.x) for e in entries], method=self.method,
-                    unpool=self.unpool)
-        self._compare(entries, p.values.tolist())
         shown = self.inverse(batch)                                              # (n, H, W, 3)
-        signed = p.pixels.float().cpu().expand(-1, 3, -1, -1).numpy()            # (e, 3, h, w); grey is repeated
-        origins = p.origin.cpu().numpy()                                         # (e, 2)
-        return [_Tile(entry, pixels, cut(shown[rows[entry.image]], origin, pixels.shape[1:]), origin)
-                for entry, pixels, origin in zip(entries, signed, origins, strict=True)]
+        tiles = []
+        for part, (p, ways) in self._projected(tape, entries, rows):
+            self._compare(part, p.values.tolist())
+            signed = p.pixels.float().cpu().expand(-1, 3, -1, -1).numpy()        # (e, 3, h, w); grey is repeated
+            for entry, pixels, origin, way in zip(part, signed, p.origin.cpu().numpy(), ways, strict=True):
+                patch = cut(shown[rows[entry.image]], origin, pixels.shape[1:])
+                tiles.append(_Tile(entry, pixels, patch, origin, way))
+        return tiles
+
+    def _projected(self, tape: Tape, entries: Sequence[_Entry], rows: dict[int, int]
+                   ) -> Iterator[tuple[list[_Entry], tuple[Projection, list[list[Stage]]]]]:
+        """The projections of the entries, and of those whose way down is asked for also the stages."""
+        def units(part: list[_Entry]) -> list[tuple[int, int, int, int]]:
+            return [(rows[e.image], e.unit, e.y, e.x) for e in part]
+
+        noted = [entry for entry in entries if entry.strongest and self.descent]
+        plain = [entry for entry in entries if not (entry.strongest and self.descent)]
+        if plain:
+            p = project(tape, self.layer, units(plain), method=self.method, unpool=self.unpool)
+            yield plain, (p, [[] for _ in plain])
+        if noted:
+            p, ways = descend(tape, self.layer, units(noted), before_relu=False,
+                              keep=lambda stages, unit: chosen_only(stages, unit, self.descent))
+            if (self.method, self.unpool) != ("deconvnet", "switches"):
+                p = project(tape, self.layer, units(noted), method=self.method, unpool=self.unpool)
+            yield noted, (p, ways)
 
     def _compare(self, entries: Sequence[_Entry], values: Sequence[float]) -> None:
         largest = float(self.top[self.layer].maximum.max())  # what rounding is relative to, in weak activations too
@@ -207,6 +236,7 @@ class _Maker:
                 reconstructions=np.array([t.reconstruction for t in ours], np.float32).reshape(-1, 3, height, width),
                 patches=np.array([tile.patch for tile in ours], dtype=np.uint8).reshape(-1, height, width, 3),
                 missing=[(self._name(entry.image), missing[entry.image]) for entry in mine if entry not in made],
+                descent=next((tile.way for tile in ours if tile.way), []),
             )
 
 

@@ -179,6 +179,26 @@ def test_method_and_unpooling_reach_the_projection(net, views, top):
         list(gallery(net, top, "conv2", [4], views, method="magic"))
 
 
+@pytest.mark.parametrize("method", ["deconvnet", "gradient"])
+def test_the_way_down_of_the_strongest_comes_along_and_changes_no_tile(net, views, top, method):
+    plain = list(gallery(net, top, "conv2", range(8), views, method=method))
+    noted = list(gallery(net, top, "conv2", range(8), views, method=method, descent=2))
+    for before, after in zip(plain, noted, strict=True):
+        np.testing.assert_allclose(after.reconstructions, before.reconstructions, rtol=1e-4, atol=1e-6)
+        assert np.array_equal(after.patches, before.patches) and not before.descent
+        if len(after.values):
+            assert [stage.step for stage in after.descent] == ["seed", "filter", "unpool", "rectify", "filter"]
+            assert after.descent[0].chosen == (after.unit,) and after.descent[0].signal.max() == after.values[0]
+            assert len(after.descent[2].signal) == len(after.descent[2].chosen) == 2
+        else:
+            assert after.descent == []
+    if method == "deconvnet":
+        last = noted[0].descent[-1]
+        y, x = np.array(last.origin) - noted[0].origins[0]
+        h, w = last.signal.shape[1:]
+        np.testing.assert_allclose(last.signal, noted[0].reconstructions[0][:, y:y + h, x:x + w], atol=1e-6)
+
+
 def test_fewer_images_than_places_give_fewer_tiles(net, views):
     images = torch.stack([views[index][0] for index in range(3)])
     top = deconvnet.scan(net, images, layers=["conv1"], k=9)
