@@ -47,6 +47,7 @@ class Stage:
         size: (H, W) of the whole map.
         follows: whether it takes what the stage before it gave.
         chosen: the numbers of the maps that are drawn.
+        count: how many maps there are.
     """
 
     step: str
@@ -60,6 +61,7 @@ class Stage:
     size: tuple[int, int]
     follows: bool = True
     chosen: tuple[int, ...] = ()
+    count: int = 0
 
 
 _STEPS = {unpool: "unpool", rectify: "rectify", filter_transposed: "filter", weigh: "filter", spread: "spread",
@@ -145,7 +147,8 @@ class _Notes:
         there = _under(maps, signal)                                             # (n, C, h, w)
         switches = None if marks is None else _under(marks, signal) > 0
         size = (maps.shape[2], maps.shape[3])
-        return [Stage(step, module, how, passed, own, below, None if switches is None else switches[row], (y, x), size)
+        return [Stage(step, module, how, passed, own, below, None if switches is None else switches[row], (y, x), size,
+                      count=len(own))
                 for row, (own, below, (y, x)) in enumerate(zip(signal.values.cpu().numpy(), there,
                                                                signal.origin.tolist(), strict=True))]
 

@@ -106,7 +106,7 @@ def shrunk_signed(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack(planes).reshape(*pixels.shape[:2], *size)
 
 
-def _shrunk(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrunk(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Pixels (k, h, w, 3), shrunk to (height, width) where they are larger."""
     if not len(pixels) or max(pixels.shape[1:3]) <= max(size):
         return pixels
@@ -357,7 +357,7 @@ def layer_sheet(units: Sequence[UnitTiles], tile: int = 80, k: int | None = None
     """
     size, places = fit(*_tile_size(units), tile), _places(units, k)
     columns = columns or _columns(len(units))
-    groups = [_group(_shrunk(unit.patches, size), size, places) for unit in units]
+    groups = [_group(shrunk(unit.patches, size), size, places) for unit in units]
     patches = grid([_labelled(group, unit) for group, unit in zip(groups, units, strict=True)], columns, GAP)
     if filters is not None:
         body = below(_filters(units, filters, size, columns), patches, gap=2 * GAP)

@@ -1,0 +1,5 @@
+"""The browsable page of all units: a folder of plain files that opens anywhere, without a server or a network.
+
+``build.py`` makes it from a scan: pictures first, layer by layer (``pictures.py``), with what is known of each unit
+(``facts.py``), then the pages (``pages.py``, ``templates/``, ``static/``).
+"""

@@ -1,0 +1,140 @@
+"""An atlas from a scan: pictures and facts layer by layer, so that it goes on where it was cut off; then the pages."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..describe import describe
+from ..errors import DeconvnetError, UsageError
+from ..files import write_whole
+from ..gallery import gallery
+from ..images import Images
+from ..report import network_name, printable
+from ..scanned import Scan, encode
+from . import pages
+from .facts import Facts, layer_facts, tile_facts, unit_facts
+from .labels import Labels
+from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
+from .places import folders
+
+FORMAT = 1
+SIDES = ((1000, 224), (5000, 160), (10**9, 112))  # so many images at most, and so large each: the atlas stays small
+
+
+def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Sequence[str], labels: Labels | None = None,
+          progress: bool = False) -> None:
+    """Writes the atlas of some layers into a folder; ``index.html`` is where one begins.
+
+    Args:
+        folder: where it goes: empty, or with an atlas of the same scan in it, of which what is there is kept. So the
+            same call goes on where it was cut off, and with other labels it makes the pages only.
+        net: the network of the scan.
+        top: what ``scan`` found, with provenance.
+        images: the images of the scan.
+        layers: those that the atlas shows; each must be one that ``project`` can begin at.
+        labels: a teacher's words for units, see ``labels.check``.
+        progress: show progress bars.
+
+    Raises DeconvnetError where the folder holds something else, cannot be written, or the images are not the scan's.
+    """
+    about = _about(top, images, layers)
+    _take(folder, about)
+    used = {int(n) for layer in layers for n in top[layer].images.flatten() if n >= 0}
+    side = next(side for most, side in SIDES if len(used) <= most)
+    views = _Views(images, folder / "images", side, used)
+    shapes = {layer.name: layer for layer in describe(net, (about["size"][0], about["size"][1]))}
+    known = []
+    for layer in layers:
+        place = folder / about["folders"][layer]
+        if not (place / "units.json").exists():
+            field = shapes[layer].field
+            assert field is not None  # project can begin there
+            _make_layer(place, net, top, layer, views, layer_facts(top, layer, shapes[layer].size, field), progress)
+        known.append(_read(place / "units.json"))
+    pages.write(folder, about, known, labels or {}, progress)
+
+
+def _about(top: Scan, images: Images, layers: Sequence[str]) -> Facts:
+    """What the atlas is of; kept in atlas.json, by which the same atlas is known again."""
+    places = folders(layers)
+    return {
+        "format": FORMAT,
+        "scan_sha256": sha256(encode(top)).hexdigest(),
+        "name": printable(network_name(top.provenance)),
+        "provenance": top.provenance,
+        "folders": places,
+        "classes": [printable(name) for name in top.classes],
+        "count": top.count,
+        "k": top.k,
+        "size": list(images.image(0).shape[:2]),
+    }
+
+
+def _take(folder: Path, about: Facts) -> None:
+    """Makes sure that the folder is free, or holds the same atlas, whole or begun."""
+    there = folder / "atlas.json"
+    if there.exists():
+        if _read(there) != json.loads(json.dumps(about)):
+            raise UsageError(f"{folder} holds an atlas of another scan, or of other layers: choose another --out, or "
+                             "delete it")
+        return
+    if any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty, and not an atlas: choose another --out")
+    write_whole(there, json.dumps(about, indent=1).encode())
+
+
+def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Views", facts: Facts,
+                progress: bool) -> None:
+    """The pictures of a layer, and then units.json, which says that all of them are there."""
+    place.mkdir(exist_ok=True)
+    units = unit_facts(top, layer)
+    sprites = Sprites(len(units), top.k)
+    facts["tile"] = [1, 1]
+    for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, progress=progress):
+        own = place / str(one.unit)
+        own.mkdir(exist_ok=True)
+        units[one.unit] |= tile_facts(one)
+        if len(one.values):
+            sprites.add(one)
+            picture, size = unit_picture(one)
+            facts["tile"], facts["window"] = list(size), list(one.patches.shape[1:3])
+            write_whole(own / "unit.webp", picture)
+        if one.descent:
+            write_whole(own / "way.webp", way_picture(one.descent))
+    for name, content in sprites.files().items():
+        write_whole(place / name, content)
+    write_whole(place / "units.json", json.dumps(facts | {"list": units}, separators=(",", ":")).encode())
+
+
+class _Views(Dataset):
+    """The images of a scan, each of which is kept as a small picture when it is first read."""
+
+    def __init__(self, images: Images, folder: Path, side: int, used: set[int]) -> None:
+        folder.mkdir(exist_ok=True)
+        self.images, self.folder, self.side = images, folder, side
+        self.files, self.preprocess = images.files, images.preprocess
+        self.missing = {n for n in used if not (folder / f"{n}.webp").exists()}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Any:
+        item = self.images[number]
+        if number in self.missing:
+            pixels = self.preprocess.inverse(item[0])                            # (H, W, 3)
+            write_whole(self.folder / f"{number}.webp", whole_picture(pixels, self.side))
+            self.missing.discard(number)
+        return item
+
+
+def _read(path: Path) -> Facts:
+    """The content of a file of the atlas. Raises DeconvnetError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeconvnetError(f"{path} cannot be read ({error}): delete the atlas and make it again") from error

@@ -1,0 +1,136 @@
+"""The pictures of an atlas: WebP, many small ones in one file, so that a page needs few requests."""
+
+import io
+from collections.abc import Sequence
+from math import ceil, isqrt
+
+import numpy as np
+from PIL import Image
+
+from ..descent import Stage
+from ..gallery import Gallery
+from ..render import normalise, robust_scale, shrunk, shrunk_signed
+
+LARGEST = 160           # pixels on the longer side of a tile on a unit's page, at most
+SMALL = 40              # tiles up to this are kept without loss: they are enlarged, and would show its blocks
+CELL = 96               # pixels on a side of a unit in the grid of its layer
+ACROSS, DOWN = 8, 4     # units in one sprite of a layer
+MAPS, MAP = 3, 48       # maps of each stage of a way down, and pixels on a side of one
+BLANK = 110             # grey where there is nothing
+
+
+def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 70) -> bytes:
+    """Pixels (h, w, 3), uint8, as a WebP file; the same bytes every time."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", lossless=lossless, quality=0 if lossless else quality, method=2)
+    return file.getvalue()
+
+
+def unit_picture(one: Gallery) -> tuple[bytes, tuple[int, int]]:
+    """A unit's reconstructions on the left and its patches on the right, in rows of three; and a tile's (h, w)."""
+    size = tile_size(one)
+    left, right = _tiles(one, size)
+    both = np.concatenate([montage(left, 3), montage(right, 3)], axis=1)
+    return webp(both, lossless=max(size) <= SMALL), size
+
+
+def tile_size(one: Gallery) -> tuple[int, int]:
+    """The (height, width) of a unit's tiles on its page: the receptive field's, or smaller where that is large."""
+    height, width = one.patches.shape[1:3]
+    longest = max(height, width)
+    if longest <= LARGEST:
+        return height, width
+    return max(1, round(height * LARGEST / longest)), max(1, round(width * LARGEST / longest))
+
+
+def _tiles(one: Gallery, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Reconstructions, on one scale, and patches, both (k, h, w, 3)."""
+    return normalise(shrunk_signed(one.reconstructions, size)), shrunk(one.patches, size)
+
+
+def montage(tiles: np.ndarray, columns: int, gap: int = 0, places: int = 0) -> np.ndarray:
+    """Tiles (n, h, w, 3) in rows, with ``gap`` pixels between; blank up to ``places``."""
+    count, height, width = tiles.shape[:3]
+    rows = ceil(max(count, places) / columns)
+    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), BLANK, dtype=np.uint8)
+    for number, tile in enumerate(tiles):
+        y, x = number // columns * (height + gap), number % columns * (width + gap)
+        page[y:y + height, x:x + width] = tile
+    return page
+
+
+class Sprites:
+    """The grid of a layer: its units' reconstructions, or their patches, 32 in each file."""
+
+    def __init__(self, units: int, k: int) -> None:
+        self.k = k
+        count = ceil(units / (ACROSS * DOWN))
+        blank = np.full((count, DOWN * CELL, ACROSS * CELL, 3), BLANK, dtype=np.uint8)
+        self.sides = blank, blank.copy()
+
+    def add(self, one: Gallery) -> None:
+        """Puts a unit in its cell."""
+        columns = isqrt(max(self.k, 1) - 1) + 1
+        room = (CELL - (columns - 1)) // columns
+        size = _within(one.patches.shape[1:3], room)
+        sprite, place = divmod(one.unit, ACROSS * DOWN)
+        for side, tiles in zip(self.sides, _tiles(one, size), strict=True):
+            cell = montage(_enlarged(tiles, room), columns, 1, self.k)[:CELL, :CELL]
+            y, x = place // ACROSS * CELL, place % ACROSS * CELL
+            y, x = y + (CELL - cell.shape[0]) // 2, x + (CELL - cell.shape[1]) // 2
+            side[sprite][y:y + cell.shape[0], x:x + cell.shape[1]] = cell
+
+    def files(self) -> dict[str, bytes]:
+        """The sprites by the names of their files: r0.webp … of reconstructions, p0.webp … of patches."""
+        return {f"{letter}{number}.webp": webp(page) for letter, side in zip("rp", self.sides, strict=True)
+                for number, page in enumerate(side)}
+
+
+def _within(size: Sequence[int], room: int) -> tuple[int, int]:
+    """The (height, width) at which a tile fits into a square, if it must shrink."""
+    share = min(1.0, room / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _enlarged(tiles: np.ndarray, room: int) -> np.ndarray:
+    """Small tiles enlarged by a whole number, as far as there is room."""
+    times = max(1, room // max(tiles.shape[1:3]))
+    return tiles.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def way_picture(stages: Sequence[Stage]) -> bytes:
+    """The way down: a row for each stage, with three maps of the signal, three of the network's and their switches.
+
+    Each three have one symmetric scale, on which zero is mid-grey; of the switches those that are set are white. The
+    pixels at the end are the strongest reconstruction of the unit's page, and so have no row.
+    """
+    rows = []
+    for stage in stages[:-1]:
+        signal, maps = (_scaled(values) for values in (stage.signal, stage.maps))
+        switches = np.zeros((0, 1, 1, 3), np.uint8) if stage.switches is None else _white(stage.switches)
+        rows.append(np.concatenate([_three(tiles) for tiles in (signal, maps, switches)], axis=1))
+    return webp(np.concatenate(rows), lossless=True)
+
+
+def _scaled(maps: np.ndarray) -> np.ndarray:
+    """Maps (n, h, w) as colours; most of an unpooled map is zero, and does not count for the scale."""
+    return normalise(np.repeat(maps[:, None], 3, axis=1), robust_scale(maps[maps != 0]))
+
+
+def _white(switches: np.ndarray) -> np.ndarray:
+    return np.repeat(np.where(switches, 255, 64).astype(np.uint8)[..., None], 3, axis=3)
+
+
+def _three(tiles: np.ndarray) -> np.ndarray:
+    """Up to three maps (n, h, w, 3) side by side, each as large as its place."""
+    places = [np.full((MAP, MAP, 3), BLANK, dtype=np.uint8) for _ in range(MAPS)]
+    for number, tile in enumerate(tiles[:MAPS]):
+        how = Image.Resampling.NEAREST if max(tile.shape[:2]) <= MAP else Image.Resampling.BOX
+        places[number] = np.asarray(Image.fromarray(tile).resize((MAP, MAP), how))
+    return np.concatenate(places, axis=1)
+
+
+def whole_picture(pixels: np.ndarray, side: int) -> bytes:
+    """A whole image (H, W, 3), uint8, of at most ``side`` pixels on its longer side."""
+    size = _within(pixels.shape[:2], side)
+    return webp(shrunk(pixels[None], size)[0], quality=60)
