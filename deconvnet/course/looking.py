@@ -97,7 +97,7 @@ def relative_distance(function: Callable) -> None:
             "it is to be divided by the norm of the original's features": apart.norm(dim=1),
             "the root is missing": apart.square().sum(1) / norm ** 2,
             "the norm of the original divides, not that of the changed one":
-                apart.norm(dim=1) / changed.flatten(1).norm(dim=1),
+                apart.norm(dim=1) / changed.flatten(1).norm(dim=1).clamp_min(1e-9),
             "one distance for each changed image, not one for all together": apart.norm() / norm,
             "the distance is Euclidean: squares are added, not sizes": apart.abs().sum(1) / norm,
             "squares are added; this is their mean": apart.square().mean(1).sqrt() / norm,
@@ -160,8 +160,8 @@ def _wrong_shares(changes: Sequence[Tensor], least: float) -> dict[str, float]:
             float(np.mean([np.mean(three[0] != one) for one in three[1:]])),
         "neighbours alone are not all pairs":
             float(np.mean([np.mean(a != b) for a, b in pairwise(three)])),
-        "a change of `least` or less is rounding, and counts as none": mean(last_bits),
         "a change of exactly `least` counts as none": mean(strict),
+        "a change of `least` or less is rounding, and counts as none": mean(last_bits),
         "features that change in neither image agree, and count": float(np.mean(moving)),
         "this is the share that agrees": 1 - float(np.mean(differ)),
         "differences of signs are not counted: −1 and 1 differ once, not twice":

@@ -46,6 +46,7 @@ def _runs() -> list[tuple[str, int, list[tuple[Tensor, list[int]]]]]:
         ("an image with two strong positions", 3, [(maps([[7, 8], [0, 0]], [[1, 0], [0, 2]]), [0, 1])]),
         ("equal values in one map", 1, [(maps([[0, 5, 1], [5, 0, 5]]), [4])]),
         ("a map with a value only at the end of its first row", 1, [(maps([[0, 0, 6], [0, 0, 0]]), [4])]),
+        ("equal values in two images", 1, [(maps([[5, 0]], [[0, 5]]), [2, 9])]),
         ("equal values in two images, the later one first", 1, [(maps([[5, 0]]), [9]), (maps([[0, 5]]), [2])]),
         ("nothing above zero", 2, [(maps([[0, -1]], [[-3, -2]]), [0, 1])]),
         ("fewer than k", 5, [(maps([[0, 1]], [[0, 0]]), [0, 1]), (maps([[2, 0]]), [2])]),
@@ -107,7 +108,7 @@ def health(function: Callable) -> None:
             raise Wrong(f"{words}: two lists are to come, (dead, always); this came: {given!r}")
         fired = (maxima > 0).double().mean(0)
         close(f"{words}: dead", given[0], found.dead, {
-            "a unit that fires once is not dead": (fired < 0.01).nonzero()[:, 0],
+            "a unit that fires once is not dead": (fired <= 0.01).nonzero()[:, 0],
             "negative values do not fire, and a unit that has only those is dead too":
                 (maxima == 0).all(0).nonzero()[:, 0],
             "these are True and False; the numbers of the units are to come": found.fired == 0,
@@ -147,8 +148,10 @@ def _seen(maxima: Tensor, labels: Tensor | None = None) -> LayerScan:
 def selectivity(function: Callable) -> None:
     """Checks ``selectivity(maxima, labels)`` → (μ_max − μ_rest) / (μ_max + μ_rest) of each unit."""
     for words, maxima, labels in _selective():
-        close(words, case(words, function, maxima, labels), _seen(maxima, labels).selectivity,
-              _wrong_selectivities(maxima, labels), tolerance=1e-4)
+        given = case(words, function, maxima, labels)
+        if isinstance(given, Tensor) and given.isnan().any():
+            raise Wrong(f"{words}: {given.tolist()} came. A unit that is dead divides 0 by 0; its selectivity is 0")
+        close(words, given, _seen(maxima, labels).selectivity, _wrong_selectivities(maxima, labels), tolerance=1e-4)
     right("0 for all classes alike, 1 for a unit that fires for one class only.")
 
 
@@ -177,15 +180,13 @@ def _wrong_selectivities(maxima: Tensor, labels: Tensor) -> dict[str, Tensor]:
     absent = (every.sum(0) - highest) / (len(every) - 1)
 
     def index(against: Tensor) -> Tensor:
-        return (highest - against) / (highest + against)
+        return ((highest - against) / (highest + against)).nan_to_num()
 
     return {
-        "a unit that is dead divides 0 by 0; its selectivity is 0": index(rest),
-        "μ_rest is the mean of the other classes' means, however many images each has": index(others).nan_to_num(),
-        "μ_rest is of the other classes; the preferred one is among them here": index(means.mean(0)).nan_to_num(),
-        "a class without images has no mean, and does not count": index(absent).nan_to_num(),
-        "μ_rest is the mean of the other classes, not the second best":
-            index(means.sort(0).values[-2]).nan_to_num(),
+        "μ_rest is the mean of the other classes' means, however many images each has": index(others),
+        "μ_rest is of the other classes; the preferred one is among them here": index(means.mean(0)),
+        "a class without images has no mean, and does not count": index(absent),
+        "μ_rest is the mean of the other classes, not the second best": index(means.sort(0).values[-2]),
         "what is divided by is μ_max + μ_rest": ((highest - rest) / highest).nan_to_num(),
         "the sums of the classes are not their means": _index_of_sums(maxima, labels, classes),
     }
