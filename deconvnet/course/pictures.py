@@ -61,7 +61,7 @@ def tables(arrays: Sequence[Any], titles: Sequence[str] = (), marks: Sequence[Ce
         one.set_facecolor("0.5")
         one.set_anchor("N")
         for (y, x), value in np.ndenumerate(array):
-            words = "" if np.isnan(value) else f"{value:.3g}".replace("-", "−")
+            words = "" if np.isnan(value) else f"{value + 0.0:.3g}".replace("-", "−")
             one.text(x, y, words, ha="center", va="center", fontsize=9)
         for line in range(max(array.shape)):
             one.axhline(line - 0.5, color="0.75", linewidth=0.6)
