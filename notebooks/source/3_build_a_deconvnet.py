@@ -171,13 +171,12 @@ check.descend(descend)
 # signal below one step, its channels summed by size.
 
 # %%
+seed = torch.zeros_like(maps)                                        # (384, 13, 13)
+seed[unit, y, x] = maps[unit, y, x]
+stages = {"the seed": seed}
 with torch.no_grad():
-    seed = torch.zeros_like(maps)                                    # (384, 13, 13)
-    seed[unit, y, x] = maps[unit, y, x]
-    stages = {"the seed": seed}
     for n in (8, 6, 5, 4, 2, 1):                                     # the steps from number n on
         stages[f"below {steps[n].name}"] = descend(steps[n:], seed)
-    pixels = descend(steps, seed)                                    # (3, 224, 224)
 pictures.row([stage.abs().sum(0).sqrt() for stage in stages.values()],
              [f"{name}\n{stage.shape[1]}×{stage.shape[2]}" for name, stage in stages.items()], height=1.6,
              caption="On the way down: black is zero. A filter widens what is there, a pooling spreads it with gaps, "
@@ -186,6 +185,7 @@ pictures.row([stage.abs().sum(0).sqrt() for stage in stages.values()],
 
 # %%
 (top, left), (height, width) = box
+pixels = descend(steps, seed).detach()                               # (3, 224, 224)
 part = render.normalise(pixels[:, max(top, 0):top + height, max(left, 0):left + width].numpy())
 patch = shown[max(top, 0):top + height, max(left, 0):left + width]
 pictures.row([render.normalise(pixels.numpy()), part, patch], ["your projection", "its field", "the patch"], height=2.8,
@@ -197,9 +197,9 @@ pictures.row([render.normalise(pixels.numpy()), part, patch], ["your projection"
 # %%
 tape = deconvnet.record(net, image[None])
 theirs = deconvnet.project(tape, "conv3", [(0, unit, y, x)]).on_canvas()[0]
-print(f"largest difference, relatively: {float((pixels - theirs).abs().max() / theirs.abs().max()):.1e}")
-tripled = descend(steps, 3 * seed).detach()
-print(f"three times the seed gives the picture times: {float(tripled.norm() / pixels.norm()):.4f}")
+yours, tripled = (descend(steps, times * seed).detach() for times in (1, 3))
+print(f"largest difference, relatively: {float((yours - theirs).abs().max() / theirs.abs().max()):.1e}")
+print(f"three times the seed gives the picture times: {float(tripled.norm() / yours.norm()):.4f}")
 
 # %% [markdown]
 # ## 4 · Almost a gradient
@@ -284,14 +284,15 @@ def apart(one, other):
 
 
 gradient = deconvnet.project(tape, "conv3", [(0, unit, y, x)], method="gradient").on_canvas()[0]
-print(f"plain autograd         against method='gradient':  {apart(by_autograd(torch.relu, False), gradient):.1e}")
-print(f"clamped autograd       against your deconvnet:     {apart(by_autograd(ClampedReLU.apply, True), pixels):.1e}")
-print(f"plain autograd         against your deconvnet:     {apart(by_autograd(torch.relu, False), pixels):.1e}")
+print(f"plain autograd   against method='gradient':  {apart(by_autograd(torch.relu, False), gradient):.1e}")
+print(f"plain autograd   against the deconvnet:      {apart(by_autograd(torch.relu, False), theirs):.1e}")
+print(f"the same, normalisation passed:              {apart(by_autograd(torch.relu, True), theirs):.1e}")
+print(f"clamped autograd against the deconvnet:      {apart(by_autograd(ClampedReLU.apply, True), theirs):.1e}")
 
 # %% [markdown]
-# The first two are rounding. So PyTorch's gradient with one line exchanged *is* your deconvnet, and without it, it is
-# not. (In `by_autograd` the gradient is multiplied by the activation, since a deconvnet is seeded with the
-# activation's value.)
+# The first and the last are rounding. So, once the normalisation is passed, PyTorch's gradient with one line
+# exchanged *is* the deconvnet, and without that line it is far from it. (In `by_autograd` the gradient is multiplied
+# by the activation, since a deconvnet is seeded with the activation's value.)
 #
 # What does the one line do to the picture?
 
