@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..tape import Tape, record
+from ..inverses import Signal
+from ..tape import Call, Tape, record
 from . import Wrong, case, close, right
 
 # ---- how alike two pictures are ----
@@ -56,32 +57,55 @@ def _cosine(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-# ---- the rules of the ReLU ----
+# ---- a rule of one's own ----
 
 
-def through_relu(function: Callable) -> None:
-    """Checks ``through_relu(signal, forward, method)`` → what is left of the signal below a ReLU."""
-    signal = torch.tensor([[3.0, -3.0, 3.0, -3.0, 2.0, -2.0]]).reshape(1, 1, 2, 3)
-    forward = torch.tensor([[5.0, 5.0, -5.0, -5.0, 0.0, 0.5]]).reshape(1, 1, 2, 3)
-    _rule("a signal of ±3 and ±2", function, signal, forward)
-    generator = torch.Generator().manual_seed(0)
-    _rule("random signals", function, *torch.randn(2, 2, 4, 5, 5, generator=generator).unbind())
-    right("the three differ by a mask, and guided backpropagation has both masks.")
+def rectify_and_note(function: Callable) -> None:
+    """Checks ``rectify_and_note(call, signal, lost)`` → [signal], rectified, with its loss noted in ``lost``."""
+    net = nn.Sequential()
+    net.add_module("conv1", nn.Conv2d(3, 2, 1))
+    net.add_module("relu1", nn.ReLU())
+    call = record(net.eval(), torch.ones(1, 3, 2, 2)).calls[-1]
+    for words, values in [("a signal of 4, −3, −2 and 1", [4.0, -3.0, -2.0, 1.0]),
+                          ("a signal that is positive throughout", [1.0, 2.0, 3.0, 4.0]),
+                          ("a signal that is negative throughout", [-1.0, -2.0, -3.0, -4.0]),
+                          ("a signal of zeros", [0.0, 0.0, 0.0, 0.0])]:
+        _check_rule(words, function, call, torch.tensor(values).reshape(1, 1, 2, 2).repeat(1, 2, 1, 1))
+    right("it is the deconvnet's rule, and its loss is the share of the signal's strength that was negative.")
 
 
-def _rule(words: str, function: Callable, signal: Tensor, forward: Tensor) -> None:
-    positive, on = (signal > 0).float(), (forward > 0).float()
-    rules = {"deconvnet": signal * positive, "gradient": signal * on, "guided": signal * positive * on}
-    others = {f"this is the rule of {name}": left for name, left in rules.items()}
-    more = {"where the forward input is exactly 0 the ReLU is off": signal * (forward >= 0),
-            "where the forward input is exactly 0 the ReLU is off, for guided backpropagation too":
-                signal * positive * (forward >= 0),
-            "the signal is multiplied with the forward values instead of their mask": signal * forward.clamp(min=0),
-            "either mask is enough where both are needed": signal * ((signal > 0) | (forward > 0)),
-            "the mask came instead of the signal": on}
-    for method, expected in rules.items():
-        here = f"{words}, method {method!r}"
-        close(here, case(here, function, signal, forward, method), expected, others | more)
+def _check_rule(words: str, function: Callable, call: Call, values: Tensor) -> None:
+    signal = Signal(values.clone(), torch.tensor([[3, 5]]), torch.tensor([0]))
+    lost: list[Any] = []
+    made = case(words, partial(function, call, signal, lost))  # themselves, to see whether they are changed
+    if not torch.equal(signal.values, values):
+        raise Wrong(f"{words}: your function has changed the signal that it was given, which another branch may need "
+                    "too. Make a new one with replace(signal, values=…)")
+    if not (isinstance(made, list) and len(made) == 1 and isinstance(made[0], Signal)):
+        raise Wrong(f"{words}: {type(made).__name__} came; expected was a list of one Signal, for a rule gives a "
+                    "signal for each input of its call: return [replace(signal, values=…)]")
+    close(f"{words}, what is left of it", made[0].values, values.clamp(min=0), {
+        "the negative part is kept instead of the positive": values.clamp(max=0), "nothing is rectified": values,
+        "the size is taken": values.abs()})
+    if not (torch.equal(made[0].origin, signal.origin) and torch.equal(made[0].image, signal.image)):
+        raise Wrong(f"{words}: origin or image of the signal has changed; a ReLU leaves both as they are")
+    if len(lost) != 1 or not isinstance(lost[0], tuple) or len(lost[0]) != 2 or lost[0][0] != call.module:
+        raise Wrong(f"{words}: {lost!r} is in lost; expected was one entry ({call.module!r}, share), by "
+                    "lost.append((call.module, share))")
+    _check_share(f"{words}, the share that is lost", lost[0][1], values)
+
+
+def _check_share(words: str, given: Any, values: Tensor) -> None:
+    total, negative = float(values.abs().sum()), float(values.clamp(max=0).abs().sum())
+    share = negative / total if total else 0.0
+    if not total and given != given:  # NaN is the only value that differs from itself
+        raise Wrong(f"{words}: NaN came, since 0 was divided by 0; expected was 0 where there is no signal")
+    close(words, given, share, {
+        "it is the share of the cells, not of the strength": float((values < 0).float().mean()),
+        "it is the share that is kept": 1 - share,
+        "it has the sign of what is lost": -share,
+        "it is an amount, which is to be divided by the signal's strength, Σ |signal|": negative,
+        "it is divided by what is kept": negative / max(total - negative, 1e-9)})
 
 
 # ---- the switches of another image ----

@@ -20,6 +20,7 @@
 # %%
 import copy
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -140,21 +141,7 @@ def mean_r(pictures):
 # | gradient (Simonyan et al. 2013) | where the **forward input** of the ReLU was positive |
 # | guided backpropagation (Springenberg et al. 2014) | where **both** are |
 #
-# Write the three as one function.
-
-# %% tags=["exercise"]
-def through_relu(signal, forward, method):
-    """What is left of ``signal`` below a ReLU whose input was ``forward`` (both (n, C, h, w)), by the method's rule.
-
-    ``method`` is "deconvnet", "gradient" or "guided"; the result has the shape of the signal.
-    """
-    # solution: multiply the signal with a mask of zeros and ones, which differs from method to method
-    masks = {"deconvnet": signal > 0, "gradient": forward > 0, "guided": (signal > 0) & (forward > 0)}
-    return signal * masks[method]
-    # end of solution
-
-# %% tags=["check"]
-check.through_relu(through_relu)
+# You wrote the three in notebook 3. How do their pictures compare?
 
 # %%
 by_method = {method: deconvnet.project(tape, "conv5", units, method=method).pixels for method in ("gradient", "guided")}
@@ -177,21 +164,32 @@ show({"image patch": patches, "deconvnet": original.pixels, "gradient": with_r(b
 #
 # </details>
 #
-# How much is thrown away? A method is a table from call to rule, so we can give `project` a table of our own: the
-# deconvnet's, with a ReLU that takes notes.
+# How much is thrown away? A method is a table from call to rule, and `project` takes a table of our own as `method=`. A
+# rule gets the `call` and the `signal` on its output, and gives a list: the signal on each input of the call. Write the
+# deconvnet's rule of the ReLU, as one that takes notes.
+
+
+# %% tags=["exercise"]
+def rectify_and_note(call, signal, lost):
+    """[the signal below a ReLU], rectified; ``lost`` gets an entry (call.module, share) more.
+
+    share: how much of the strength of the signal, Σ |signal.values|, was negative, from 0 to 1; 0 where there is no
+    signal. ``signal`` itself is not changed: dataclasses.replace(signal, values=…) makes another.
+    """
+    # solution: take values.clamp(max=0) for what is lost and values.clamp(min=0) for what is left
+    total = float(signal.values.abs().sum())
+    negative = float(signal.values.clamp(max=0).abs().sum())
+    lost.append((call.module, negative / total if total else 0.0))
+    return [replace(signal, values=signal.values.clamp(min=0))]
+    # end of solution
+
+# %% tags=["check"]
+check.rectify_and_note(rectify_and_note)
 
 # %%
 lost = []
-
-
-def rectify_and_note(call, signal):
-    """The deconvnet's rule; how much of the signal's strength was negative goes into ``lost``."""
-    negative = signal.values.clamp(max=0).abs().sum() / signal.values.abs().sum()
-    lost.append((call.module, float(negative)))
-    return rectify(call, signal)
-
-
-rules = {call: rectify_and_note if rule is rectify else rule for call, rule in table("deconvnet").items()}
+noting = partial(rectify_and_note, lost=lost)
+rules = {call: noting if rule is rectify else rule for call, rule in table("deconvnet").items()}
 deconvnet.project(tape, "conv5", units, method=rules)
 for layer, share in lost:
     print(f"{layer}: {100 * share:4.1f} % of the signal is negative and thrown away")

@@ -13,7 +13,7 @@ from deconvnet.course import limits as check
 RIGHT = answers("7_what_deconvnets_do_not_show")
 
 
-@pytest.mark.parametrize("exercise", ["likeness", "through_relu", "with_switches_of", "randomised"])
+@pytest.mark.parametrize("exercise", ["likeness", "rectify_and_note", "with_switches_of", "randomised"])
 def test_the_solution_is_right(exercise, capsys):
     getattr(check, exercise)(RIGHT[exercise])
     assert capsys.readouterr().out.startswith("Right: ")
@@ -44,28 +44,50 @@ def test_likeness(wrong, words):
     refused(check.likeness, wrong, f"(?s){words}")
 
 
-def _with(**changed):
-    """The three rules with some of them exchanged."""
-    def through_relu(signal, forward, method):
-        rule = changed.get(method)
-        return rule(signal, forward) if rule else RIGHT["through_relu"](signal, forward, method)
-    return through_relu
+def _share(signal):
+    return float(signal.values.clamp(max=0).abs().sum() / signal.values.abs().sum().clamp(min=1e-12))
+
+
+def _rule(left=lambda s: replace(s, values=s.values.clamp(min=0)), share=_share, wrap=lambda s: [s], note=None):
+    """The solution, with the mistakes that one can make in it."""
+    def rectify_and_note(call, signal, lost):
+        share_of_it = share(signal)
+        if note is None:
+            lost.append((call.module, share_of_it))
+        else:
+            note(call, lost, share_of_it)
+        return wrap(left(signal))
+    return rectify_and_note
+
+
+def _clamp_in_place(signal):
+    signal.values.clamp_(min=0)
+    return signal
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
-    (_with(deconvnet=lambda s, f: s * (f > 0)), "'deconvnet': .*this is the rule of gradient"),
-    (_with(deconvnet=lambda s, f: s.clamp(min=0) * (f > 0)), "'deconvnet': .*this is the rule of guided"),
-    (_with(gradient=lambda s, f: s.clamp(min=0) * (f > 0)), "'gradient': .*this is the rule of guided"),
-    (_with(guided=lambda s, f: s * (f > 0)), "'guided': .*this is the rule of gradient"),
-    (_with(gradient=lambda s, f: s * (f >= 0)), "exactly 0 the ReLU is off"),
-    (_with(guided=lambda s, f: s.clamp(min=0) * (f >= 0)), "exactly 0 the ReLU is off, for guided"),
-    (_with(gradient=lambda s, f: s * f.clamp(min=0)), "forward values instead of their mask"),
-    (_with(guided=lambda s, f: s * ((s > 0) | (f > 0))), "either mask is enough"),
-    (_with(gradient=lambda s, f: (f > 0).float()), "the mask came instead"),
-    (_with(guided=lambda s, f: s[..., 0]), "shape .* came"),
-    (lambda signal, forward: signal, "raised TypeError")])
-def test_through_relu(wrong, words):
-    refused(check.through_relu, wrong, f"(?s){words}")
+    (_rule(left=_clamp_in_place), "has changed the signal that it was given"),
+    (_rule(wrap=lambda s: s), "Signal came; expected was a list of one Signal"),
+    (_rule(wrap=lambda s: None), "NoneType came; expected was a list"),
+    (_rule(left=lambda s: replace(s, values=s.values.clamp(max=0))), "negative part is kept instead"),
+    (_rule(left=lambda s: s), "nothing is rectified"),
+    (_rule(left=lambda s: replace(s, values=s.values.abs())), "the size is taken"),
+    (_rule(left=lambda s: replace(s, values=s.values.clamp(min=0), origin=s.origin * 0)), "origin or image"),
+    (_rule(share=lambda s: float((s.values < 0).float().mean())), "the share of the cells, not of the strength"),
+    (_rule(share=lambda s: 1 - _share(s)), "the share that is kept"),
+    (_rule(share=lambda s: -_share(s)), "the sign of what is lost"),
+    (_rule(share=lambda s: float(s.values.clamp(max=0).abs().sum())), "it is an amount"),
+    (_rule(share=lambda s: float(s.values.clamp(max=0).abs().sum() / s.values.clamp(min=0).sum().clamp(min=1e-9))),
+     "divided by what is kept"),
+    (_rule(share=lambda s: 0.0), "the share that is lost: this came: 0"),
+    (_rule(share=lambda s: float(s.values.clamp(max=0).abs().sum() / s.values.abs().sum())),
+     "a signal of zeros, .*NaN came, since 0 was divided by 0"),
+    (_rule(note=lambda call, lost, share: None), r"\[\] is in lost; expected was one entry \('relu1', share\)"),
+    (_rule(note=lambda call, lost, share: lost.append(share)), "is in lost; expected was one entry"),
+    (_rule(note=lambda call, lost, share: lost.append((call.name, share))), "'relu', .* is in lost; expected"),
+    (lambda call, signal: [signal], "raised TypeError")])
+def test_rectify_and_note(wrong, words):
+    refused(check.rectify_and_note, wrong, f"(?s){words}")
 
 
 def _in_place(tape, other):
