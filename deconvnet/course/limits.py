@@ -66,7 +66,7 @@ def rectify_and_note(function: Callable) -> None:
     net.add_module("conv1", nn.Conv2d(3, 2, 1))
     net.add_module("relu1", nn.ReLU())
     call = record(net.eval(), torch.ones(1, 3, 2, 2)).calls[-1]
-    for words, values in [("a signal of 4, −3, −2 and 1", [4.0, -3.0, -2.0, 1.0]),
+    for words, values in [("a signal of 6, −3, −2 and 1", [6.0, -3.0, -2.0, 1.0]),
                           ("a signal that is positive throughout", [1.0, 2.0, 3.0, 4.0]),
                           ("a signal that is negative throughout", [-1.0, -2.0, -3.0, -4.0]),
                           ("a signal of zeros", [0.0, 0.0, 0.0, 0.0])]:
