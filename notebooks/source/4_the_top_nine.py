@@ -9,8 +9,6 @@
 # paper's network is another matter, and each section says where the difference bites.
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import torch
 import yaml
@@ -289,8 +287,7 @@ layer_sheet(list(deconvnet.gallery(net, top, "conv5", unnamed, images)), 72, col
 # %%
 mine = {"conv5:44": "?", "conv5:83": "lines of print", "conv5:147": "?", "conv5:200": "?"}  # your words instead
 text = write_labels(mine, {layer: len(top[layer].fired) for layer in layers})
-Path("labels.yaml").write_text(text, encoding="utf-8")
-print(text)
+print(text)  # to keep it: Path("labels.yaml").write_text(text, encoding="utf-8"), with Path from pathlib
 
 # %% [markdown]
 # **Question.** You have named a unit. How would you find out whether the name is right?

@@ -47,8 +47,9 @@ for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
 # %% [markdown]
 # ## What a stride does to a wave
 #
-# A map with stride 4 has one sample in four pixels. Three samples in a row of a fast wave can lie just where those of a
-# slow wave would lie. Then nothing above that layer can tell which of the two it was.
+# A map with stride 4 has one sample in four pixels. The samples of a fast wave can then lie just where those of a slow
+# wave would lie (below), and nothing above that layer can tell which of the two it was. With stride 2 (above) the
+# samples in between show it.
 
 # %%
 x = torch.linspace(0, 32, 1000)
@@ -172,6 +173,11 @@ sheets = [reconstruction_sheet(side.shown[:12], 54, columns=4, title=f"{side.nam
                                f"{side.shown[0].patches.shape[1]} pixels") for side in sides]
 beside(*sheets, gap=8).picture()
 
+# %% [markdown]
+# All that `deconvnet compare` measures: six histograms of the first layer's filters, and for the second layer the
+# share of energy beyond each network's own limit (which you have just computed), and beyond any frequency; its upright
+# lines are the two limits.
+
 # %%
 Image(png(draw_numbers(sides), {}), width=1000)
 
@@ -200,9 +206,9 @@ for side in sides:
 #
 # It shows that the second layer works on samples that are confused, not what that costs. The paper's networks differ
 # in filter size and stride at once, and theirs are 40.5 against 38.4 % wrong on ImageNet's validation set (its Table
-# 3). Of the two that ship one recognises 64 and the other 67 % of held-out photographs, in one run each, on another
-# set. To blame the stride it has to be changed alone: `configs/train/first_layer` has a recipe for each change by
-# itself.
+# 3). Of the two that ship, their cards say, AlexNet recognises 64 and ZFNet 67 % of held-out photographs, in one run
+# each, on another set. To blame the stride it has to be changed alone: `configs/train/first_layer` has a recipe for
+# each change by itself.
 #
 # </details>
 #
