@@ -23,6 +23,7 @@ from .files import writable_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .atlas.labels import Labels
     from .describe import Layer
     from .images import Images
     from .network import Network
@@ -309,6 +310,69 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
     _print_written(exhibit.caption, folder, files)
 
 
+def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None = None, beside: str | None = None,
+              model: str | None = None, weights: str | None = None, images: str | None = None,
+              model2: str | None = None, weights2: str | None = None) -> None:
+    """A folder of plain pages in which one walks through a scanned network: layer by layer, unit by unit.
+
+    Open OUT/index.html in any browser, from the disk or from any web server; nothing is fetched from anywhere else.
+    Each unit has a page of its own, such as OUT/conv5/147: its strongest activations as reconstructions and patches,
+    where they are, how its activations are distributed, the classes that excite it, the units that answer to the same
+    images, and the way down step by step. The same command again goes on where it was cut off; with other labels it
+    makes only the pages anew.
+
+    Args:
+        file: a scan, as deconvnet scan writes it.
+        out: folder for the atlas; empty, or with the same atlas in it.
+        layers: names with commas between. Default: all of the scan but the fully connected ones.
+        labels: a YAML file with words of one's own for units, a line for each: conv5:147: wheels
+        beside: a scan of another network, which gets an atlas in OUT/beside and pages with both side by side.
+        model: where the network's code lies now, if it is no longer where the scan was made.
+        weights: where its weights lie now.
+        images: where the images lie now, of both networks.
+        model2: where the code of the network beside lies now.
+        weights2: where its weights lie now.
+    """
+    from .atlas import pages
+
+    folder = writable_folder(out)
+    words = _labels(file, labels)
+    left = _atlas(file, folder, _names(layers), (model, weights, images))
+    if beside is None:
+        pages.write(folder, pages.load(folder, words), progress=True)
+    else:
+        right = _atlas(beside, writable_folder(folder / "beside"), None, (model2, weights2, images))
+        one = pages.load(folder, words, "both/index.html", right)
+        other = pages.load(folder / "beside", None, "../both/index.html", left)
+        pages.write(folder, one, progress=True)
+        pages.write(folder / "beside", other, progress=True)
+        pages.write_both(folder, one, other)
+    print(f"Open {folder / 'index.html'} in a browser")
+
+
+def _atlas(file: str, folder: Path, layers: list[str] | None, places: tuple[str | None, str | None, str | None]) -> str:
+    """Puts the pictures and facts of a scan's atlas into a folder, and gives the name of the network."""
+    from . import report
+    from .atlas.build import build
+    from .provenance import reopen
+    from .scanned import read_scan
+
+    top = read_scan(file)
+    net, images = reopen(top.provenance, *places)
+    chosen = _mirrored(net, {layer: [] for layer in layers or report.with_maps(top)}, asked=bool(layers))
+    build(folder, net, top, images, list(chosen), progress=True)
+    return report.printable(report.network_name(top.provenance))
+
+
+def _labels(file: str, labels: str | None) -> "Labels":
+    """A teacher's words for the units of a scan, from a file; none without one."""
+    from .atlas.labels import check
+    from .config import read
+    from .scanned import read_scan
+
+    return {} if labels is None else check(read(labels), read_scan(file), labels)
+
+
 def _settings(kind: "type[Part]", config: str | None, words: dict[str, str | None]) -> "Part":
     """Settings from a file, if there is one, with what the command line says in its place."""
     from .config import load
@@ -375,10 +439,10 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": run_demo, "describe": run_describe, "scan": run_scan, "gallery": run_gallery, "train": run_train,
-    "figure": run_figure, "table": run_table, "compare": run_compare,
+    "figure": run_figure, "table": run_table, "compare": run_compare, "atlas": run_atlas,
 }
 _POSITIONAL = {"describe": ["model"], "gallery": ["file"], "figure": ["number"], "table": ["number"],
-               "compare": ["model1", "model2"]}
+               "compare": ["model1", "model2"], "atlas": ["file"]}
 _OWN_CONFIG = ("train", "figure", "table")  # whose --config is not a file of their options
 _ABOUT = """See what every unit of a convolutional network has learned: the nine strongest activations of each feature
 map, projected back to pixels, beside the image patches that caused them (Zeiler and Fergus 2014).

@@ -42,7 +42,7 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
     if units and ":" in units:
         return _by_address(top, units)
     chosen: Chosen = {}
-    for number, layer in enumerate(layers or _with_maps(top)):
+    for number, layer in enumerate(layers or with_maps(top)):
         total = len(top[layer].fired)
         if units:
             chosen[layer] = parse_units(units, total)
@@ -127,7 +127,7 @@ def _by_address(top: Scan, units: str) -> Chosen:
     return {layer: list(dict.fromkeys(numbers)) for layer, numbers in chosen.items()}
 
 
-def _with_maps(top: Scan) -> list[str]:
+def with_maps(top: Scan) -> list[str]:
     """The layers but the fully connected ones, all whose activations lie at (0, 0)."""
     flat = {layer for layer, found in top.items() if found.maximum.any() and not (found.positions > 0).any()}
     return [layer for layer in top if layer not in flat] or list(top)

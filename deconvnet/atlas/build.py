@@ -1,4 +1,4 @@
-"""An atlas from a scan: pictures and facts layer by layer, so that it goes on where it was cut off; then the pages."""
+"""The pictures and facts of an atlas, from a scan: layer by layer, so that it goes on where it was cut off."""
 
 import json
 from collections.abc import Sequence
@@ -6,19 +6,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..describe import describe
-from ..errors import DeconvnetError, UsageError
+from ..errors import UsageError
 from ..files import write_whole
 from ..gallery import gallery
 from ..images import Images
+from ..projection import field_of
 from ..report import network_name, printable
 from ..scanned import Scan, encode
-from . import pages
+from ..tape import record
 from .facts import Facts, layer_facts, tile_facts, unit_facts
-from .labels import Labels
+from .pages import read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
@@ -26,37 +27,34 @@ FORMAT = 1
 SIDES = ((1000, 224), (5000, 160), (10**9, 112))  # so many images at most, and so large each: the atlas stays small
 
 
-def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Sequence[str], labels: Labels | None = None,
+def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Sequence[str],
           progress: bool = False) -> None:
-    """Writes the atlas of some layers into a folder; ``index.html`` is where one begins.
+    """Puts the pictures and facts of some layers into a folder; ``pages.write`` then makes the pages.
 
     Args:
-        folder: where it goes: empty, or with an atlas of the same scan in it, of which what is there is kept. So the
-            same call goes on where it was cut off, and with other labels it makes the pages only.
+        folder: where they go: empty, or with an atlas of the same scan in it, of which what is there is kept. So the
+            same call goes on where it was cut off.
         net: the network of the scan.
         top: what ``scan`` found, with provenance.
         images: the images of the scan.
         layers: those that the atlas shows; each must be one that ``project`` can begin at.
-        labels: a teacher's words for units, see ``labels.check``.
         progress: show progress bars.
 
-    Raises DeconvnetError where the folder holds something else, cannot be written, or the images are not the scan's.
+    Raises UsageError where the folder holds something else, and DeconvnetError where it cannot be written, or the
+    images are not those of the scan.
     """
     about = _about(top, images, layers)
     _take(folder, about)
     used = {int(n) for layer in layers for n in top[layer].images.flatten() if n >= 0}
     side = next(side for most, side in SIDES if len(used) <= most)
     views = _Views(images, folder / "images", side, used)
-    shapes = {layer.name: layer for layer in describe(net, (about["size"][0], about["size"][1]))}
-    known = []
+    tape = record(net, torch.zeros(1, *images[0][0].shape))
     for layer in layers:
         place = folder / about["folders"][layer]
         if not (place / "units.json").exists():
-            field = shapes[layer].field
-            assert field is not None  # project can begin there
-            _make_layer(place, net, top, layer, views, layer_facts(top, layer, shapes[layer].size, field), progress)
-        known.append(_read(place / "units.json"))
-    pages.write(folder, about, known, labels or {}, progress)
+            height, width = tape.activations(layer).shape[2:]
+            facts = layer_facts(top, layer, (height, width), field_of(tape, layer))
+            _make_layer(place, net, top, layer, views, facts, progress)
 
 
 def _about(top: Scan, images: Images, layers: Sequence[str]) -> Facts:
@@ -71,7 +69,7 @@ def _about(top: Scan, images: Images, layers: Sequence[str]) -> Facts:
         "classes": [printable(name) for name in top.classes],
         "count": top.count,
         "k": top.k,
-        "size": list(images.image(0).shape[:2]),
+        "size": [images.preprocess.size] * 2,
     }
 
 
@@ -79,7 +77,7 @@ def _take(folder: Path, about: Facts) -> None:
     """Makes sure that the folder is free, or holds the same atlas, whole or begun."""
     there = folder / "atlas.json"
     if there.exists():
-        if _read(there) != json.loads(json.dumps(about)):
+        if read(there) != json.loads(json.dumps(about)):
             raise UsageError(f"{folder} holds an atlas of another scan, or of other layers: choose another --out, or "
                              "delete it")
         return
@@ -130,11 +128,3 @@ class _Views(Dataset):
             write_whole(self.folder / f"{number}.webp", whole_picture(pixels, self.side))
             self.missing.discard(number)
         return item
-
-
-def _read(path: Path) -> Facts:
-    """The content of a file of the atlas. Raises DeconvnetError where it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DeconvnetError(f"{path} cannot be read ({error}): delete the atlas and make it again") from error

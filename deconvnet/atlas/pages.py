@@ -1,5 +1,6 @@
 """The pages of an atlas, from what is kept in it: plain HTML that holds nothing but text, links and pictures."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -9,10 +10,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
+from ..errors import DeconvnetError
 from ..files import write_whole
 from .facts import Facts
 from .labels import Labels
-from .pictures import ACROSS, DOWN, MAP, MAPS
+from .pictures import ACROSS, DOWN, GAP, MAP, MAPS
 from .places import link
 from .steps import sentence
 
@@ -23,7 +25,8 @@ def environment() -> Environment:
     """Jinja for the pages: everything that is put into one is escaped, and a name that is not there is an error."""
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                        loader=PackageLoader("deconvnet.atlas"))
-    made.globals.update(link=link, sentence=sentence, across=ACROSS, down=DOWN, map=MAP, maps=MAPS, ceil=ceil)
+    made.globals.update(link=link, pair_name=pair_name, sentence=sentence, ceil=ceil)
+    made.globals.update(across=ACROSS, down=DOWN, map=MAP, maps=MAPS, gap=GAP)
     made.filters.update(short=short, percent=percent, by=by)
     return made
 
@@ -43,55 +46,98 @@ def by(pair: Sequence[int]) -> str:
     return "×".join(map(str, pair))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Site:
     """An atlas as its pages see it.
 
     Attributes:
         about: what atlas.json says.
         layers: what the units.json of each layer says, with its folder.
-        labels: a teacher's words, by folder and unit.
-        up: where the page that shows two networks side by side lies, seen from the atlas; empty where there is none.
+        labels: a teacher's words, by layer and unit.
+        both: where the page that shows another network beside lies, seen from the overview; empty where there is none.
+        other: the name of that network.
     """
 
     about: Facts
     layers: list[Facts]
-    labels: Mapping[str, Mapping[int, str]]
+    labels: Labels
     both: str = ""
+    other: str = ""
+
+    def labels_of(self, layer: Facts) -> Mapping[int, str]:
+        """The teacher's words for the units of a layer."""
+        return self.labels.get(layer["key"], {})
 
     def label(self, layer: Facts, unit: int) -> str:
         """The teacher's words for a unit, or none."""
-        return self.labels.get(layer["folder"], {}).get(unit, "")
+        return self.labels_of(layer).get(unit, "")
 
     def class_name(self, label: int) -> str:
         """The name of a class; its number where it has none."""
         return self.about["classes"][label] if label < len(self.about["classes"]) else str(label)
 
-    def classes(self, layer: Facts) -> list[tuple[int, str]]:
-        """The classes that some unit of a layer prefers, by name."""
-        found = {unit["preferred"] for unit in layer["list"] if unit["preferred"] >= 0}
-        return sorted(((label, self.class_name(label)) for label in found), key=lambda pair: pair[1])
+    def classes(self, layer: Facts) -> list[str]:
+        """The names of the classes that some unit of a layer prefers."""
+        return sorted({self.class_name(unit["preferred"]) for unit in layer["list"] if unit["preferred"] >= 0})
 
 
-def write(folder: Path, about: Facts, layers: Sequence[Facts], labels: Labels, progress: bool = False,
-          both: str = "") -> None:
+def load(folder: Path, labels: Labels | None = None, both: str = "", other: str = "") -> Site:
+    """The atlas whose pictures and facts lie in a folder. Raises DeconvnetError where they are damaged."""
+    about = read(folder / "atlas.json")
+    layers = [read(folder / place / "units.json") | {"folder": place, "key": layer}
+              for layer, place in about["folders"].items()]
+    return Site(about, layers, labels or {}, both, other)
+
+
+def read(path: Path) -> Facts:
+    """The content of a file of an atlas. Raises DeconvnetError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeconvnetError(f"{path} cannot be read ({error}): delete the atlas and make it again") from error
+
+
+def write(folder: Path, site: Site, progress: bool = False) -> None:
     """Writes every page of an atlas, and what they share."""
-    places = list(about["folders"].items())
-    whole = [facts | {"folder": place} for facts, (_, place) in zip(layers, places, strict=True)]
-    site = Site(about, whole, {place: labels.get(layer, {}) for layer, place in places}, both)
-    write_static(folder)
     made = environment()
-    total = sum(len(layer["list"]) for layer in whole)
-    with tqdm(total=total, desc="pages", unit=" units", disable=not progress) as bar:
-        for layer in whole:
-            page = made.get_template("unit.html")
-            for unit in layer["list"]:
-                text = page.render(site=site, root="../../", layer=layer, unit=unit)
-                write_whole(folder / layer["folder"] / str(unit["unit"]) / "index.html", _encoded(text))
-                bar.update()
-            text = made.get_template("layer.html").render(site=site, root="../", layer=layer)
-            write_whole(folder / layer["folder"] / "index.html", _encoded(text))
-    write_whole(folder / "index.html", _encoded(made.get_template("overview.html").render(site=site, root="")))
+    unit_page, layer_page = made.get_template("unit.html"), made.get_template("layer.html")
+    write_static(folder)
+    for layer in site.layers:
+        place = folder / layer["folder"]
+        for unit in tqdm(layer["list"], f"pages of {layer['name']}", unit=" units", disable=not progress):
+            page = unit_page.render(site=site, root="../../", layer=layer, unit=unit)
+            write_whole(place / str(unit["unit"]) / "index.html", page.encode())
+        write_whole(place / "index.html", layer_page.render(site=site, root="../", layer=layer).encode())
+    write_whole(folder / "index.html", made.get_template("overview.html").render(site=site, root="").encode())
+
+
+def write_both(folder: Path, left: Site, right: Site) -> None:
+    """Writes the pages that show two networks side by side: an overview, and one for each pair of layers.
+
+    The atlas on the left lies in ``folder``, the one on the right in its subfolder ``beside``.
+    """
+    place = folder / "both"
+    place.mkdir(exist_ok=True)
+    pairs = pairs_of(left.layers, right.layers)
+    page, overview = environment().get_template("pair.html"), environment().get_template("both.html")
+    sides = ((left, "../"), (right, "../beside/"))
+    for number, pair in enumerate(pairs):
+        text = page.render(site=left, sides=sides, pairs=pairs, number=number, pair=pair, root="../")
+        write_whole(place / pair_name(pair), text.encode())
+    text = overview.render(site=left, sides=sides, pairs=pairs, root="../")
+    write_whole(place / "index.html", text.encode())
+
+
+def pairs_of(left: Sequence[Facts], right: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
+    """Which layer of two networks stands beside which: those of one name, or where there are none, in their order."""
+    named = {layer["key"]: layer for layer in right}
+    alike = [(layer, named[layer["key"]]) for layer in left if layer["key"] in named]
+    return alike or list(zip(left, right, strict=False))
+
+
+def pair_name(pair: tuple[Facts, Facts]) -> str:
+    """The file of the page of two layers."""
+    return f"{pair[0]['folder']}.html"
 
 
 def write_static(folder: Path) -> None:
@@ -100,7 +146,3 @@ def write_static(folder: Path) -> None:
     for name in STATIC:
         content = resources("deconvnet.atlas").joinpath("static", name).read_bytes()
         write_whole(folder / "static" / name, content)
-
-
-def _encoded(page: str) -> bytes:
-    return page.encode("utf-8")

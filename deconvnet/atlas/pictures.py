@@ -12,14 +12,14 @@ from ..gallery import Gallery
 from ..render import normalise, robust_scale, shrunk, shrunk_signed
 
 LARGEST = 160           # pixels on the longer side of a tile on a unit's page, at most
-SMALL = 40              # tiles up to this are kept without loss: they are enlarged, and would show its blocks
+SMALL = 16              # tiles up to this are kept without loss: they are much enlarged, and would show its blocks
 CELL = 96               # pixels on a side of a unit in the grid of its layer
 ACROSS, DOWN = 8, 4     # units in one sprite of a layer
-MAPS, MAP = 3, 48       # maps of each stage of a way down, and pixels on a side of one
-BLANK = 110             # grey where there is nothing
+MAPS, MAP, GAP = 3, 40, 10  # maps of each stage of a way down, pixels on a side of one, and between three and three
+BLANK = (72, 76, 88)    # where there is nothing: bluish, for grey is zero
 
 
-def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 70) -> bytes:
+def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 65) -> bytes:
     """Pixels (h, w, 3), uint8, as a WebP file; the same bytes every time."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", lossless=lossless, quality=0 if lossless else quality, method=2)
@@ -48,11 +48,16 @@ def _tiles(one: Gallery, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
     return normalise(shrunk_signed(one.reconstructions, size)), shrunk(one.patches, size)
 
 
+def _blank(*shape: int) -> np.ndarray:
+    """Pixels (*shape, 3), uint8, with nothing in them."""
+    return np.full((*shape, 3), BLANK, dtype=np.uint8)
+
+
 def montage(tiles: np.ndarray, columns: int, gap: int = 0, places: int = 0) -> np.ndarray:
     """Tiles (n, h, w, 3) in rows, with ``gap`` pixels between; blank up to ``places``."""
     count, height, width = tiles.shape[:3]
     rows = ceil(max(count, places) / columns)
-    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), BLANK, dtype=np.uint8)
+    page = _blank(rows * (height + gap) - gap, columns * (width + gap) - gap)
     for number, tile in enumerate(tiles):
         y, x = number // columns * (height + gap), number % columns * (width + gap)
         page[y:y + height, x:x + width] = tile
@@ -65,7 +70,7 @@ class Sprites:
     def __init__(self, units: int, k: int) -> None:
         self.k = k
         count = ceil(units / (ACROSS * DOWN))
-        blank = np.full((count, DOWN * CELL, ACROSS * CELL, 3), BLANK, dtype=np.uint8)
+        blank = _blank(count, DOWN * CELL, ACROSS * CELL)
         self.sides = blank, blank.copy()
 
     def add(self, one: Gallery) -> None:
@@ -108,8 +113,9 @@ def way_picture(stages: Sequence[Stage]) -> bytes:
     for stage in stages[:-1]:
         signal, maps = (_scaled(values) for values in (stage.signal, stage.maps))
         switches = np.zeros((0, 1, 1, 3), np.uint8) if stage.switches is None else _white(stage.switches)
-        rows.append(np.concatenate([_three(tiles) for tiles in (signal, maps, switches)], axis=1))
-    return webp(np.concatenate(rows), lossless=True)
+        between = _blank(MAP, GAP)
+        rows.append(np.concatenate([_three(signal), between, _three(maps), between, _three(switches)], axis=1))
+    return webp(np.concatenate(rows))
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:
@@ -123,7 +129,7 @@ def _white(switches: np.ndarray) -> np.ndarray:
 
 def _three(tiles: np.ndarray) -> np.ndarray:
     """Up to three maps (n, h, w, 3) side by side, each as large as its place."""
-    places = [np.full((MAP, MAP, 3), BLANK, dtype=np.uint8) for _ in range(MAPS)]
+    places = [_blank(MAP, MAP) for _ in range(MAPS)]
     for number, tile in enumerate(tiles[:MAPS]):
         how = Image.Resampling.NEAREST if max(tile.shape[:2]) <= MAP else Image.Resampling.BOX
         places[number] = np.asarray(Image.fromarray(tile).resize((MAP, MAP), how))
