@@ -25,11 +25,14 @@ class Wrong(AssertionError):
 def case(words: str, function: Callable, *arguments: Any, **keywords: Any) -> Any:
     """What the student's function gives in this case, from copies of the arguments.
 
-    What it raises becomes Wrong, with its line; NotImplementedError passes, since nothing has been written yet.
+    What it raises becomes Wrong, with its line. NotImplementedError passes, since nothing has been written yet; a
+    notebook prints its hint alone, and not the lines of the check, which would give the answer away.
     """
     try:
         return function(*copy.deepcopy(arguments), **copy.deepcopy(keywords))
-    except NotImplementedError:
+    except NotImplementedError as error:
+        hint = f"Your turn: {error}"
+        vars(error).update(_render_traceback_=lambda: [hint])
         raise
     except Exception as error:
         problem = f"{words}: your function raised {type(error).__name__}: {error}{_line(function, error)}"

@@ -33,8 +33,8 @@ for step in steps:
           f"— keeps {step.switches.numel()} switches")
 
 # %% [markdown]
-# `climb` is a loop over the layers of the network (`check.climb??` shows its ten lines). For each it keeps what the
-# way down will need: the filters, the size of the map that came in, and the switches.
+# `climb` is a loop over the layers of the network (`check.climb??` shows its lines). For each it keeps what the way
+# down will need: the filters, the size of the map that came in, and the switches.
 #
 # We follow one activation, the strongest of unit 194 of layer 3:
 

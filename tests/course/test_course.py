@@ -19,8 +19,9 @@ def test_what_a_student_raises_is_told_with_its_line():
 def test_what_is_not_written_yet_passes():
     def mine():
         raise NotImplementedError("hint")
-    with pytest.raises(NotImplementedError, match="hint"):
+    with pytest.raises(NotImplementedError, match="hint") as e:
         case("any", mine)
+    assert e.value._render_traceback_() == ["Your turn: hint"]
 
 
 def test_a_wrong_call_is_told_without_a_line():

@@ -13,7 +13,7 @@ specification = importlib.util.spec_from_file_location("editions", ROOT / "noteb
 editions = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(editions)
 
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+NOTEBOOKS = sorted(path for folder in ("notebooks", "notebooks/teacher") for path in (ROOT / folder).glob("*.ipynb"))
 SOURCES = sorted((ROOT / "notebooks" / "source").glob("*.py"))
 EXERCISE = '''# %% [markdown]
 # # Title

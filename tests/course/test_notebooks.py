@@ -72,6 +72,8 @@ def test_the_students_edition_stops_only_where_something_is_to_be_written(path, 
     assert {error for _, error in found} <= {"NotImplementedError"}
     checks = [cell for cell in cells if "check" in cell.metadata.get("tags", [])]
     assert [cell for cell in checks if cell not in [cell for cell, _ in found]] == [], "a check that checks nothing"
+    shown = ["".join(output.traceback) for cell in checks for output in cell.outputs if output.output_type == "error"]
+    assert all(text.startswith("Your turn: ") for text in shown), "the lines of a check give the answer away"
     assert said(cells) == [] and peak < 2048
 
 
