@@ -9,14 +9,15 @@ because no value of theirs is white.
 
 import hashlib
 import importlib.util
+import io
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -42,12 +43,21 @@ def read_image(path: str | Path, name: str | None = None, limit: int = PIXEL_LIM
     regular file holding one whole picture of at most ``limit`` pixels and 65,535 on a side; the size is checked before
     the pixels are decoded. Nothing else is raised and no warning is given.
     """
+    return _read(lambda: _decode(Path(path), limit), str(path) if name is None else name)
+
+
+def decode_image(content: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image.Image:
+    """The same from the bytes of a file, which need not be on a disk."""
+    return _read(lambda: _picture(io.BytesIO(content), limit), name)
+
+
+def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
-            return _decode(Path(path), limit)
+            return decode()
     except Exception as error:  # a decoder that is fed hostile bytes may raise anything
-        raise UnreadableImage(str(path) if name is None else name, _reason(error)) from error
+        raise UnreadableImage(name, _reason(error)) from error
 
 
 def _decode(path: Path, limit: int) -> Image.Image:
@@ -55,13 +65,17 @@ def _decode(path: Path, limit: int) -> Image.Image:
     if not stat.S_ISREG(mode):  # asked before opening, because opening a FIFO waits for its other end
         raise UsageError("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file")
     with path.open("rb") as file:
-        if not file.read(1):
-            raise UsageError("an empty file")
-        file.seek(0)
-        with Image.open(file, formats=FORMATS) as image:
-            _check_size(image.width, image.height, limit)
-            image.load()
-            return to_rgb(_upright(image))
+        return _picture(file, limit)
+
+
+def _picture(file: BinaryIO, limit: int) -> Image.Image:
+    if not file.read(1):
+        raise UsageError("an empty file")
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as image:
+        _check_size(image.width, image.height, limit)
+        image.load()
+        return to_rgb(_upright(image))
 
 
 def _check_size(width: int, height: int, limit: int) -> None:

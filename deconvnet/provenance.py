@@ -66,20 +66,31 @@ def reopen(origin: Mapping[str, Any], model: str | None = None, weights: str | N
     if not origin.get("images_sha256"):
         raise UsageError("The scan does not say what it was made from, so it was not made by deconvnet scan; "
                          "deconvnet.gallery draws it in Python.")
+    images = images or _find(origin, "images", "images_sha256", lambda name: str(name).startswith("builtin:"))
+    net = reopen_network(origin, model, weights)
+    dataset = open_images(images or "", net.preprocess)
+    if dataset.manifest != origin["images_sha256"]:
+        raise DeconvnetError(f"The images in {images} are not those of the scan: names or sizes differ. "
+                             "Scan again, or say with --images where the images of the scan are.")
+    return net, dataset
+
+
+def reopen_network(origin: Mapping[str, Any], model: str | None = None, weights: str | None = None) -> Network:
+    """The network that a result was made with, and its preprocessing; no image is looked for.
+
+    Raises what ``reopen`` does.
+    """
+    if not origin.get("weights_sha256"):
+        raise UsageError("There is no note of the network that this was made with, so it cannot be opened again.")
     model = model or _find(origin, "model", "weights_sha256", lambda name: not _is_code(name))
     weights = weights or _find(origin, "weights", "weights_sha256", lambda name: name in (None, "demo"))
-    images = images or _find(origin, "images", "images_sha256", lambda name: str(name).startswith("builtin:"))
     net = load_model(model or "", weights)
     if fingerprint(net) != origin["weights_sha256"]:
         raise DeconvnetError(f"The weights of {_name(model or '')} are not those of the scan. "
                              + ("If they are drawn anew each time, save them, and scan with --weights."
                                 if weights is None else "Say with --weights which file the scan was made with."))
     net.preprocess = _preprocess(origin["preprocess"], net.preprocess)
-    dataset = open_images(images or "", net.preprocess)
-    if dataset.manifest != origin["images_sha256"]:
-        raise DeconvnetError(f"The images in {images} are not those of the scan: names or sizes differ. "
-                             "Scan again, or say with --images where the images of the scan are.")
-    return net, dataset
+    return net
 
 
 def _preprocess(settings: Mapping[str, Any], own: Preprocess) -> Preprocess:

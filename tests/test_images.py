@@ -24,6 +24,7 @@ from deconvnet.images import (
     ImageFolder,
     Photographs,
     Preprocess,
+    decode_image,
     decoder,
     list_images,
     open_images,
@@ -69,6 +70,20 @@ def test_an_odd_file_gives_what_is_documented(name, tmp_path, capfd):
     assert image.size == size
     assert np.abs(np.subtract(image.getpixel((0, 0)), pixel)).max() <= (2 if name == "cmyk.jpg" else 0)
     assert Preprocess()(image).isfinite().all()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *ODD])
+def test_bytes_give_what_a_file_of_them_gives(name, tmp_path, capfd):
+    data = REFUSED[name][0] if name in REFUSED else ODD[name][0]
+    (tmp_path / name).write_bytes(data)
+
+    def outcome(read):
+        try:
+            return np.asarray(read()).tobytes()
+        except UnreadableImage as error:
+            return str(error)
+    assert outcome(lambda: decode_image(data, name)) == outcome(lambda: read_image(tmp_path / name, name))
     assert capfd.readouterr() == ("", "")
 
 
