@@ -1,4 +1,4 @@
-"""What the notebooks look at."""
+"""Pictures side by side and tables of numbers, as the notebooks draw them."""
 
 import numpy as np
 import torch
@@ -25,3 +25,8 @@ def test_tables_show_every_cell_and_leave_what_is_not_a_number_grey():
 
 def test_a_long_caption_has_room():
     assert pictures.tables([np.zeros((2, 2))], caption="a caption " * 9).width > 600
+
+
+def test_minus_zero_is_zero():
+    one, other = (np.asarray(pictures.tables([np.array([[zero, 1]])])) for zero in (0.0, -0.0))
+    assert (one == other).all()
