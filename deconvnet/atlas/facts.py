@@ -47,7 +47,7 @@ def unit_facts(top: Scan, layer: str) -> list[Facts]:
         "state": "dead" if unit in dead else "always" if unit in always else "",
         "strongest": strongest, "fires": fires, "selectivity": selectivity, "preferred": preferred,
         "classes": classes[unit], "neighbours": neighbours[unit],
-        "bins": _bins(found.sample.maxima[:, unit], strongest),
+        "bins": _bins(found.sample.maxima[:, unit].double(), float(found.maximum[unit])),
     } for unit, (strongest, fires, selectivity, preferred) in enumerate(zip(
         _short(found.maximum), _short(found.fires), _short(found.selectivity), found.preferred.tolist(), strict=True))]
 
@@ -94,7 +94,7 @@ def _bins(maxima: Tensor, strongest: float) -> list[int]:
     """How many images of the sample have their maximum in each of 24 steps from 0 to the strongest; not those at 0."""
     if strongest <= 0:
         return []
-    return torch.histc(maxima[maxima > 0].float(), BINS, 0, strongest).long().tolist()
+    return torch.histc(maxima[maxima > 0], BINS, 0, strongest).long().tolist()
 
 
 def _short(values: Tensor) -> Sequence[float]:

@@ -1,0 +1,41 @@
+"""What the tests of the atlas share: one small atlas, made once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from deconvnet.images import ImageFolder
+from deconvnet.scanned import Scan
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tensors this small are slower with more threads, and much slower where the processor is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@dataclass
+class Atlas:
+    """An atlas and what it was made from. Tests copy the folder before they change it."""
+
+    folder: Path
+    net: tiny.Tiny
+    images: ImageFolder
+    top: Scan
+
+
+@pytest.fixture(scope="session")
+def small_atlas(tmp_path_factory) -> Atlas:
+    root = tmp_path_factory.mktemp("atlas")
+    tiny.draw_images(root / "photographs")
+    net = tiny.Tiny()
+    images = tiny.open_images(root / "photographs", net)
+    top = tiny.scan(net, images)
+    top.save(root / "top.safetensors")
+    return Atlas(tiny.make(root / "made", net, top, images), net, images, top)
