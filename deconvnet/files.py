@@ -1,11 +1,14 @@
 """Files that are whole or not there."""
 
 import os
+import re
 import tempfile
 import threading
 from pathlib import Path
 
 from .errors import DeconvnetError
+
+_BEGUN = re.compile(r"\.\d+-\d+\.part")  # what a process and thread had not yet finished when it was killed
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -25,6 +28,27 @@ def write_whole(path: Path, content: bytes) -> None:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise DeconvnetError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def made_folder(path: Path) -> Path:
+    """The folder, made if need be in one that is there. Raises DeconvnetError, naming it, where it cannot be made."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DeconvnetError(f"{path} cannot be made: {error.strerror or error}") from error
+    return path
+
+
+def begun(path: Path) -> bool:
+    """Whether ``write_whole`` had begun to write this file and was killed, or is still at it."""
+    return _BEGUN.fullmatch(path.name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Removes what ``write_whole`` had begun in a folder and below; nothing may be writing there."""
+    for path in folder.rglob("*.part"):
+        if begun(path):
+            path.unlink(missing_ok=True)
 
 
 def writable_folder(path: str | Path) -> Path:

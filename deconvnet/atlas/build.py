@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import UsageError
-from ..files import write_whole
+from ..files import begun, made_folder, sweep, write_whole
 from ..gallery import gallery
 from ..images import Images
 from ..projection import field_of
@@ -77,25 +77,25 @@ def _take(folder: Path, about: Facts) -> None:
     """Makes sure that the folder is free, or holds the same atlas, whole or begun."""
     there = folder / "atlas.json"
     if there.exists():
-        if read(there) != json.loads(json.dumps(about)):
+        if read(there, "folders") != json.loads(json.dumps(about)):
             raise UsageError(f"{folder} holds an atlas of another scan, or of other layers: choose another --out, or "
                              "delete it")
-        return
-    if any(folder.iterdir()):
+    elif not all(map(begun, folder.iterdir())):
         raise UsageError(f"{folder} is not empty, and not an atlas: choose another --out")
-    write_whole(there, json.dumps(about, indent=1).encode())
+    sweep(folder)
+    if not there.exists():
+        write_whole(there, json.dumps(about, indent=1).encode())
 
 
 def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Views", facts: Facts,
                 progress: bool) -> None:
     """The pictures of a layer, and then units.json, which says that all of them are there."""
-    place.mkdir(exist_ok=True)
+    made_folder(place)
     units = unit_facts(top, layer)
     sprites = Sprites(len(units), top.k)
     facts["tile"] = [1, 1]
     for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, progress=progress):
-        own = place / str(one.unit)
-        own.mkdir(exist_ok=True)
+        own = made_folder(place / str(one.unit))
         units[one.unit] |= tile_facts(one)
         if len(one.values):
             sprites.add(one)
@@ -113,8 +113,7 @@ class _Views(Dataset):
     """The images of a scan, each of which is kept as a small picture when it is first read."""
 
     def __init__(self, images: Images, folder: Path, side: int, used: set[int]) -> None:
-        folder.mkdir(exist_ok=True)
-        self.images, self.folder, self.side = images, folder, side
+        self.images, self.folder, self.side = images, made_folder(folder), side
         self.files, self.preprocess = images.files, images.preprocess
         self.missing = {n for n in used if not (folder / f"{n}.webp").exists()}
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from ..errors import DeconvnetError
-from ..files import write_whole
+from ..files import made_folder, write_whole
 from .facts import Facts
 from .labels import Labels
 from .pictures import ACROSS, DOWN, GAP, MAP, MAPS
@@ -83,18 +83,21 @@ class Site:
 
 def load(folder: Path, labels: Labels | None = None, both: str = "", other: str = "") -> Site:
     """The atlas whose pictures and facts lie in a folder. Raises DeconvnetError where they are damaged."""
-    about = read(folder / "atlas.json")
-    layers = [read(folder / place / "units.json") | {"folder": place, "key": layer}
+    about = read(folder / "atlas.json", "folders")
+    layers = [read(folder / place / "units.json", "list") | {"folder": place, "key": layer}
               for layer, place in about["folders"].items()]
     return Site(about, layers, labels or {}, both, other)
 
 
-def read(path: Path) -> Facts:
-    """The content of a file of an atlas. Raises DeconvnetError where it is damaged."""
+def read(path: Path, key: str) -> Facts:
+    """The content of a file of an atlas, which has a certain key. Raises DeconvnetError where it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(known, dict) or key not in known:
+            raise ValueError(f"no {key} in it")
     except (OSError, ValueError) as error:
         raise DeconvnetError(f"{path} cannot be read ({error}): delete the atlas and make it again") from error
+    return known
 
 
 def write(folder: Path, site: Site, progress: bool = False) -> None:
@@ -116,8 +119,7 @@ def write_both(folder: Path, left: Site, right: Site) -> None:
 
     The atlas on the left lies in ``folder``, the one on the right in its subfolder ``beside``.
     """
-    place = folder / "both"
-    place.mkdir(exist_ok=True)
+    place = made_folder(folder / "both")
     pairs = pairs_of(left.layers, right.layers)
     page, overview = environment().get_template("pair.html"), environment().get_template("both.html")
     sides = ((left, "../"), (right, "../beside/"))
@@ -142,7 +144,7 @@ def pair_name(pair: tuple[Facts, Facts]) -> str:
 
 def write_static(folder: Path) -> None:
     """Style and script, which all pages share."""
-    (folder / "static").mkdir(exist_ok=True)
+    place = made_folder(folder / "static")
     for name in STATIC:
         content = resources("deconvnet.atlas").joinpath("static", name).read_bytes()
-        write_whole(folder / "static" / name, content)
+        write_whole(place / name, content)
