@@ -1,5 +1,6 @@
 """What the tests of the atlas share: one small atlas, made once."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_disk():
+    """Nobody cuts the power during a test, and to wait for the disk thousands of times is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @dataclass

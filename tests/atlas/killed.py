@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import tiny
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 import deconvnet
+from deconvnet.atlas import pages
 
 LAYERS = ("conv3",)
 
@@ -74,14 +76,18 @@ def check(folder: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
+    os.fsync = lambda file: None  # a kill loses nothing that the system has; the power is not cut
+    pages.environment = cache(pages.environment)
+    for name in ("overview", "layer", "unit"):
+        pages.environment().get_template(f"{name}.html")
     net, folder, kills = tiny.Tiny(), Path(sys.argv[3]), int(sys.argv[4])
     top, images = deconvnet.read_scan(sys.argv[1]), tiny.open_images(Path(sys.argv[2]), net)
     rng, seen = random.Random(0), {"kills": 0, "atlases": 0, "files": []}
     while seen["kills"] < kills:
         out, code = folder / str(seen["atlases"]), -1
         while code:
-            how = {} if seen["kills"] >= kills else {"seconds": rng.uniform(0.001, 0.4)} if seen["kills"] % 3 == 0 \
-                else {"point": int(2 ** rng.uniform(0, 7.5)) - 1}
+            how = {} if seen["kills"] >= kills else {"seconds": rng.uniform(0.001, 0.15)} if seen["kills"] % 3 == 0 \
+                else {"point": int(2 ** rng.uniform(0, 6.7)) - 1}
             code = live(lambda: tiny.make(out, net, top, images, LAYERS), **how)  # noqa: B023
             assert code in (0, -signal.SIGPROF, -signal.SIGKILL), code
             seen["kills"] += code != 0
