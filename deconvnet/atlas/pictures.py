@@ -12,14 +12,15 @@ from ..gallery import Gallery
 from ..render import normalise, robust_scale, shrunk, shrunk_signed
 
 LARGEST = 160           # pixels on the longer side of a tile on a unit's page, at most
-SMALL = 16              # tiles up to this are kept without loss: they are much enlarged, and would show its blocks
+TINY, SMALL = 16, 40    # tiles up to the one are kept without loss, up to the other at twice the size, for WebP halves
+                        # colours, and a page enlarges them
 CELL = 96               # pixels on a side of a unit in the grid of its layer
 ACROSS, DOWN = 8, 4     # units in one sprite of a layer
 MAPS, MAP, GAP = 3, 40, 10  # maps of each stage of a way down, pixels on a side of one, and between three and three
 BLANK = (72, 76, 88)    # where there is nothing: bluish, for grey is zero
 
 
-def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 65) -> bytes:
+def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 60) -> bytes:
     """Pixels (h, w, 3), uint8, as a WebP file; the same bytes every time."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", lossless=lossless, quality=0 if lossless else quality, method=2)
@@ -27,11 +28,12 @@ def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 65) -> bytes
 
 
 def unit_picture(one: Gallery) -> tuple[bytes, tuple[int, int]]:
-    """A unit's reconstructions on the left and its patches on the right, in rows of three; and a tile's (h, w)."""
+    """A unit's reconstructions on the left and its patches on the right, in rows of three; and the (h, w) of a tile."""
     size = tile_size(one)
-    left, right = _tiles(one, size)
-    both = np.concatenate([montage(left, 3), montage(right, 3)], axis=1)
-    return webp(both, lossless=max(size) <= SMALL), size
+    times = 2 if TINY < max(size) <= SMALL else 1
+    left, right = (montage(tiles, 3).repeat(times, axis=0).repeat(times, axis=1) for tiles in _tiles(one, size))
+    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 85 if times > 1 else 70)
+    return content, (size[0] * times, size[1] * times)
 
 
 def tile_size(one: Gallery) -> tuple[int, int]:
@@ -80,14 +82,14 @@ class Sprites:
         size = _within(one.patches.shape[1:3], room)
         sprite, place = divmod(one.unit, ACROSS * DOWN)
         for side, tiles in zip(self.sides, _tiles(one, size), strict=True):
-            cell = montage(_enlarged(tiles, room), columns, 1, self.k)[:CELL, :CELL]
+            cell = montage(_filled(tiles, room), columns, 1, self.k)[:CELL, :CELL]
             y, x = place // ACROSS * CELL, place % ACROSS * CELL
             y, x = y + (CELL - cell.shape[0]) // 2, x + (CELL - cell.shape[1]) // 2
             side[sprite][y:y + cell.shape[0], x:x + cell.shape[1]] = cell
 
     def files(self) -> dict[str, bytes]:
         """The sprites by the names of their files: r0.webp … of reconstructions, p0.webp … of patches."""
-        return {f"{letter}{number}.webp": webp(page) for letter, side in zip("rp", self.sides, strict=True)
+        return {f"{letter}{number}.webp": webp(page, quality=70) for letter, side in zip("rp", self.sides, strict=True)
                 for number, page in enumerate(side)}
 
 
@@ -97,10 +99,14 @@ def _within(size: Sequence[int], room: int) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def _enlarged(tiles: np.ndarray, room: int) -> np.ndarray:
-    """Small tiles enlarged by a whole number, as far as there is room."""
-    times = max(1, room // max(tiles.shape[1:3]))
-    return tiles.repeat(times, axis=1).repeat(times, axis=2)
+def _filled(tiles: np.ndarray, room: int) -> np.ndarray:
+    """Small tiles (n, h, w, 3) enlarged to fill their place on the longer side."""
+    height, width = (round(side * room / max(tiles.shape[1:3])) for side in tiles.shape[1:3])
+    return np.stack([_nearest(tile, (height, width)) for tile in tiles])
+
+
+def _nearest(tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(tile).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def way_picture(stages: Sequence[Stage]) -> bytes:
@@ -139,4 +145,4 @@ def _three(tiles: np.ndarray) -> np.ndarray:
 def whole_picture(pixels: np.ndarray, side: int) -> bytes:
     """A whole image (H, W, 3), uint8, of at most ``side`` pixels on its longer side."""
     size = _within(pixels.shape[:2], side)
-    return webp(shrunk(pixels[None], size)[0], quality=60)
+    return webp(shrunk(pixels[None], size)[0])
