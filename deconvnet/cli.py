@@ -9,6 +9,7 @@ import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
@@ -350,6 +351,26 @@ def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None
     print(f"Open {folder / 'index.html'} in a browser")
 
 
+def run_serve(folder: str, port: int | None = None, model: str | None = None, weights: str | None = None) -> None:
+    """An atlas open to this computer alone, and in it a page that looks at a picture of one's own.
+
+    Drop in a picture, choose a layer and a unit, and see its strongest activations taken back down to pixels. The
+    picture stays in memory. The address holds a secret; Ctrl-C closes it. Needs: pip install 'deconvnet[serve]'
+
+    Args:
+        folder: an atlas, as deconvnet atlas makes it.
+        port: where to listen; 0 for any that is free. Default: 8765, or the next that is free.
+        model: where the network's code lies now, if it is no longer where the scan was made.
+        weights: where its weights lie now.
+    """
+    from .atlas.serve import open_atlas, serve
+    from .provenance import reopen_network
+
+    site = open_atlas(Path(folder))
+    net = reopen_network(site.about["provenance"], model, weights)
+    serve(Path(folder), site, net, port, partial(print, flush=True))
+
+
 def _atlas(file: str, folder: Path, layers: list[str] | None, places: tuple[str | None, str | None, str | None]) -> str:
     """Puts the pictures and facts of a scan's atlas into a folder, and gives the name of the network."""
     from . import report
@@ -439,10 +460,10 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": run_demo, "describe": run_describe, "scan": run_scan, "gallery": run_gallery, "train": run_train,
-    "figure": run_figure, "table": run_table, "compare": run_compare, "atlas": run_atlas,
+    "figure": run_figure, "table": run_table, "compare": run_compare, "atlas": run_atlas, "serve": run_serve,
 }
 _POSITIONAL = {"describe": ["model"], "gallery": ["file"], "figure": ["number"], "table": ["number"],
-               "compare": ["model1", "model2"], "atlas": ["file"]}
+               "compare": ["model1", "model2"], "atlas": ["file"], "serve": ["folder"]}
 _OWN_CONFIG = ("train", "figure", "table")  # whose --config is not a file of their options
 _ABOUT = """See what every unit of a convolutional network has learned: the nine strongest activations of each feature
 map, projected back to pixels, beside the image patches that caused them (Zeiler and Fergus 2014).

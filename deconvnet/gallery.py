@@ -176,7 +176,7 @@ class _Maker:
             return []
         batch = torch.stack(list(inputs.values()))                               # (n, 3, H, W)
         rows = {number: row for row, number in enumerate(inputs)}
-        tape = record_as_far_as(self.net, batch.to(*_place(self.net)), self.layer)
+        tape = record_as_far_as(self.net, batch.to(*place_of(self.net)), self.layer)
         shown = self.inverse(batch)                                              # (n, H, W, 3)
         tiles = []
         for part, (p, ways) in self._projected(tape, entries, rows):
@@ -314,7 +314,7 @@ def _inverse(net: nn.Module, images: Any) -> Inverse:
     return stretched
 
 
-def _place(net: nn.Module) -> tuple[torch.device, torch.dtype]:
+def place_of(net: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where a network computes, and in which precision."""
     first = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
     return first.device, first.dtype
