@@ -34,7 +34,7 @@ def likeness(function: Callable) -> None:
                     "it is the strength that is compared, so that the sign is lost": _r(abs(one), abs(other), inside),
                     "the colours are averaged first": _r(one.mean(0, keepdims=True), other.mean(0, keepdims=True),
                                                          inside),
-                    "the root is missing below the fraction": _r(one, other, inside) ** 2}
+                    "the root is missing below the fraction": _without_root(one, other, inside)}
         close(words, case(words, function, one, other, inside), _r(one, other, inside), mistakes)
     for words, even in ("a picture of zeros", np.zeros_like(one)), ("a picture that is 0.5 everywhere", one * 0 + 0.5):
         for pair in (one, even), (even, one):
@@ -55,6 +55,11 @@ def _r(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
 def _cosine(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
     a, b = one[:, inside].ravel(), other[:, inside].ravel()
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def _without_root(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
+    a, b = (picture[:, inside].ravel() - picture[:, inside].mean() for picture in (one, other))
+    return float(a @ b / ((a @ a) * (b @ b)))
 
 
 # ---- a rule of one's own ----

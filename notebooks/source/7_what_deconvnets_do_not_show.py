@@ -373,9 +373,9 @@ show({"image patch": patches, "the unit": original.pixels, "the strongest other\
 #
 # * **The patches are evidence.** They were chosen by the unit's forward activation, and the deconvnet has no part in
 #   it. What nine patches from different images have in common is what the unit prefers.
-# * **The reconstructions say which structure within the patches is at hand**: what is never in any of them, such as a
-#   background that differs from patch to patch, is not passed up by the layers below. That is a statement about the
-#   network up to here, rather than about this one unit.
+# * **The reconstructions say what the layers below can carry**: of a patch they draw the edges and textures for which
+#   there are filters, and leave even areas grey. That is a statement about the network up to here rather than about
+#   this one unit.
 # * **They show excitation only.** What inhibits the unit has been rectified away.
 # * **They hold for one activation in one image.** The nine together are better than any one of them.
 # * **Whether the unit needs what the picture shows** is tested forward: cover it, move it, replace it, and look at the

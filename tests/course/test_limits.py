@@ -25,6 +25,11 @@ def _cosine(one, other, inside):
     return float((a * b).sum() / length) if length else None
 
 
+def _rootless(one, other, inside):
+    a, b = (picture[:, inside] - picture[:, inside].mean() for picture in (one, other))
+    return (a * b).sum() / ((a * a).sum() * (b * b).sum())
+
+
 def _even_is_zero(one, other, inside):
     return RIGHT["likeness"](one, other, inside) or 0.0
 
@@ -34,7 +39,8 @@ def _even_is_zero(one, other, inside):
     (_cosine, "the means are not subtracted"),
     (lambda a, b, inside: RIGHT["likeness"](abs(a), abs(b), inside), "negative: .*the sign is lost"),
     (lambda a, b, inside: RIGHT["likeness"](a.mean(0)[None], b.mean(0)[None], inside), "colours are averaged first"),
-    (lambda a, b, inside: (RIGHT["likeness"](a, b, inside) or 0) ** 2, "(root is missing|negative)"),
+    (lambda a, b, inside: (RIGHT["likeness"](a, b, inside) or 0) ** 2, "a picture and its negative: this came: 1"),
+    (_rootless, "the root is missing below the fraction"),
     (_even_is_zero, "picture of zeros: 0.0 came; expected was None"),
     (lambda a, b, inside: np.corrcoef(a[:, inside].ravel(), b[:, inside].ravel())[0, 1],
      "a picture of zeros: (nan came|np.float64.nan. came|.*RuntimeWarning)"),
@@ -150,6 +156,14 @@ def _mistake(**how):
     return lambda net, layers, seed=0: _random(net, layers, seed, **how)
 
 
+def _transposed(net, layers, seed=0):
+    changed = _random(net, layers, seed)
+    for layer in layers:
+        weight = changed.get_submodule(layer).weight
+        weight.data = weight.data.transpose(0, 1).contiguous()
+    return changed
+
+
 @pytest.mark.parametrize(("wrong", "words"), [
     (_mistake(copied=False), "has changed the network that it was given"),
     (_mistake(deviation=1.0), "standard deviation 1.* expected was about 0.1"),
@@ -162,6 +176,7 @@ def _mistake(**how):
     (lambda net, layers, seed=0: copy.deepcopy(net), "conv3.weight is still what was learned"),
     (lambda net, layers, seed=0: _random(net, layers[:1], seed), r"'conv2'\]: conv2.weight is still what was learned"),
     (lambda net, layers, seed=0: _random(net, layers[::-1], seed), "conv3 has other numbers than with"),
+    (_transposed, r"conv3.weight has the shape \(32, 24, 3, 3\); expected was \(24, 32, 3, 3\)"),
     (lambda net, layers, seed=0: copy.deepcopy(net)[:3], "other layers than the one that was given"),
     (lambda net, layers, seed=0: None, "NoneType came; expected was a network")])
 def test_randomised(wrong, words):
