@@ -109,9 +109,14 @@ def write(folder: Path, site: Site, progress: bool = False) -> None:
         place = folder / layer["folder"]
         for unit in tqdm(layer["list"], f"pages of {layer['name']}", unit=" units", disable=not progress):
             page = unit_page.render(site=site, root="../../", layer=layer, unit=unit)
-            write_whole(place / str(unit["unit"]) / "index.html", page.encode())
-        write_whole(place / "index.html", layer_page.render(site=site, root="../", layer=layer).encode())
-    write_whole(folder / "index.html", made.get_template("overview.html").render(site=site, root="").encode())
+            write_whole(place / str(unit["unit"]) / "index.html", encoded(page))
+        write_whole(place / "index.html", encoded(layer_page.render(site=site, root="../", layer=layer)))
+    write_whole(folder / "index.html", encoded(made.get_template("overview.html").render(site=site, root="")))
+
+
+def encoded(page: str) -> bytes:
+    """A page as bytes; what is no text in it, such as half a pair of surrogates, is escaped."""
+    return page.encode("utf-8", "backslashreplace")
 
 
 def write_both(folder: Path, left: Site, right: Site) -> None:
@@ -125,9 +130,9 @@ def write_both(folder: Path, left: Site, right: Site) -> None:
     sides = ((left, "../"), (right, "../beside/"))
     for number, pair in enumerate(pairs):
         text = page.render(site=left, sides=sides, pairs=pairs, number=number, pair=pair, root="../")
-        write_whole(place / pair_name(pair), text.encode())
+        write_whole(place / pair_name(pair), encoded(text))
     text = overview.render(site=left, sides=sides, pairs=pairs, root="../")
-    write_whole(place / "index.html", text.encode())
+    write_whole(place / "index.html", encoded(text))
 
 
 def pairs_of(left: Sequence[Facts], right: Sequence[Facts]) -> list[tuple[Facts, Facts]]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 from urllib.parse import quote
 
-from ..report import file_name
+from ..report import file_name, printable
 
-OWN = ("index.html", "atlas.json", "static", "images", "beside", "both", "own")  # what lies beside the layers
+OWN = ("index", "index.html", "atlas.json", "static", "images", "beside", "both", "own")  # what lies beside the layers
 LONGEST = 100  # characters of a folder's name; file systems take 255 bytes in all
 
 
@@ -31,7 +31,7 @@ def folders(layers: Sequence[str]) -> dict[str, str]:
 
 
 def _plain(layer: str) -> str:
-    name = file_name(layer)
+    name = file_name(printable(layer))
     if len(name) > LONGEST:
         name = f"{name[:LONGEST]}~{sha256(name.encode()).hexdigest()[:12]}"
     if name.endswith("."):  # Windows drops it

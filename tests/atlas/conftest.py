@@ -2,12 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
+from deconvnet.atlas import pages
 from deconvnet.images import ImageFolder
 from deconvnet.scanned import Scan
 
@@ -22,10 +24,11 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def quick_disk():
-    """Nobody cuts the power during a test, and to wait for the disk thousands of times is slow."""
+def quick():
+    """Nobody cuts the power during a test: the disk need not be waited for; and templates are compiled once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(pages, "environment", cache(pages.environment))
         yield
 
 
