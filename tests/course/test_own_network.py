@@ -65,7 +65,7 @@ def test_refused(change, words):
 
 # ---- folding ----
 
-def _fold(conv, norm, eps=True, root=True, gamma=True, weights=True, mean=True, own="scaled", beta=True, bias=True,
+def _fold(conv, norm, eps=True, root=True, gamma=True, weights=True, mean="scaled", own="scaled", beta=True, bias=True,
           stride=True, copied=True):
     """The solution, with the mistakes that one can make in it."""
     variance = norm.running_var + (norm.eps if eps else 0)
@@ -76,10 +76,11 @@ def _fold(conv, norm, eps=True, root=True, gamma=True, weights=True, mean=True, 
     made = nn.Conv2d(3, 5, 3, 2 if stride else 1, 1, bias=bias) if copied else conv
     made.weight.data = (conv.weight * (factor if weights else 1 + zero)[:, None, None, None]).detach()
     old = zero if conv.bias is None else conv.bias.detach().clone()
-    shift = -norm.running_mean * factor if mean else zero
+    shift = {"scaled": -norm.running_mean * factor, "missing": zero, "as it is": -norm.running_mean}[mean]
     shift = shift + {"scaled": old * factor, "as it is": old, "lost": zero}[own]
     if bias:
-        made.bias = nn.Parameter((shift + (norm.bias if beta and norm.bias is not None else zero)).detach())
+        more = norm.bias if beta and norm.bias is not None else zero
+        made.bias = nn.Parameter((shift + more * (factor if beta == "scaled" else 1)).detach())
     return made
 
 
@@ -92,9 +93,11 @@ def _mistake(**how):
     (_mistake(root=False), "the weights: .*the root of the variance is missing"),
     (_mistake(gamma=False), "the weights: .*the weight of the batch norm is missing"),
     (_mistake(weights=False), "the weights: .*the weights are not scaled"),
-    (_mistake(mean=False), "the bias: .*the running mean is not subtracted"),
+    (_mistake(mean="missing"), "the bias: .*the running mean is not subtracted"),
     (_mistake(own="as it is"), "with bias.*the bias: .*own bias is not scaled"),
     (_mistake(own="lost"), "with bias.*the bias: .*own bias is lost"),
+    (_mistake(mean="as it is"), "the bias: .*the running mean is not scaled"),
+    (_mistake(beta="scaled"), "the bias: .*the bias of the batch norm is scaled too"),
     (_mistake(beta=False), "the bias: .*the bias of the batch norm is missing"),
     (_mistake(bias=False), "has no bias. Batch norm shifts"),
     (_mistake(stride=False), r"stride \(1, 1\) and padding \(1, 1\) came"),
