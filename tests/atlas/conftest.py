@@ -28,6 +28,7 @@ def quick():
     """Nobody cuts the power during a test: the disk need not be waited for; and templates are compiled once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(os, "sync", lambda: None, raising=False)
         patch.setattr(pages, "environment", cache(pages.environment))
         yield
 

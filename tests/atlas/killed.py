@@ -76,7 +76,7 @@ def check(folder: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    os.fsync = lambda file: None  # a kill loses nothing that the system has; the power is not cut
+    os.fsync, os.sync = lambda file: None, lambda: None  # a kill loses nothing that the system has; the power is not cut
     pages.environment = cache(pages.environment)
     for name in ("overview", "layer", "unit"):
         pages.environment().get_template(f"{name}.html")

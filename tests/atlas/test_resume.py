@@ -120,54 +120,65 @@ def test_a_damaged_atlas_is_said_to_be_so(small_atlas, copy, file, damage):
 KINDS = ("atlas.json", "images/*.webp", "conv3/*/unit.webp", "conv3/*/way.webp", "conv3/r0.webp", "conv3/p0.webp",
          "conv3/units.json", "static/atlas.css", "static/atlas.js", "conv3/*/index.html", "conv3/index.html",
          "index.html")
-FOLDERS = (".", "images", "conv3", "conv3/*", "static")
+FOLDERS = ("images", "conv3", "conv3/*", "static")
+
+
+class Full:
+    """A file of which half arrives on the disk before it is full."""
+
+    def __init__(self, file, error) -> None:
+        self.file, self.error = file, error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[:len(content) // 2])
+        raise self.error
 
 
 class Refusing:
     """Refuses one kind of thing to do to the disk, for one kind of file or folder."""
 
     def __init__(self, patch, root: Path, kind: str, operation: str, number: int) -> None:
-        self.root, self.kind, self.error, self.times = root, kind, OSError(number, os.strerror(number)), 0
-        self.about = Path()
-        real = {"open": Path.open, "fsync": os.fsync, "replace": Path.replace, "mkdir": Path.mkdir}
+        self.root, self.kind, self.operation, self.times = root, kind, operation, 0
+        self.error = OSError(number, os.strerror(number))
+        opening, renaming, making = Path.open, Path.replace, Path.mkdir
 
         def opened(path, mode="r", *rest, **named):
-            if operation == "open" and mode == "wb":
-                self.refuse(wanted())
-            return real["open"](path, mode, *rest, **named)
-
-        def wanted():
-            return sys._getframe(2).f_locals.get("path")  # what write_whole was asked to write
-
-        def flushed(file):
-            if operation == "fsync":
-                self.refuse(wanted())
-            return real["fsync"](file)
+            whole = sys._getframe(1).f_locals.get("path")  # what write_whole was asked to write
+            if mode == "wb" and self.meant("open", whole):
+                raise self.error
+            file = opening(path, mode, *rest, **named)
+            return Full(file, self.error) if mode == "wb" and self.meant("write", whole) else file
 
         def renamed(path, target):
-            if operation == "replace":
-                self.refuse(Path(target))
-            return real["replace"](path, target)
+            if self.meant("replace", target):
+                raise self.error
+            return renaming(path, target)
 
         def made(path, *rest, **named):
-            if operation == "mkdir":
-                self.refuse(path)
-            return real["mkdir"](path, *rest, **named)
+            if self.meant("mkdir", path):
+                raise self.error
+            return making(path, *rest, **named)
 
-        for owner, name, replacement in ((Path, "open", opened), (os, "fsync", flushed), (Path, "replace", renamed),
-                                         (Path, "mkdir", made)):
-            patch.setattr(owner, name, replacement)
+        for name, replacement in (("open", opened), ("replace", renamed), ("mkdir", made)):
+            patch.setattr(Path, name, replacement)
 
-    def refuse(self, path):
-        if isinstance(path, Path) and path.relative_to(self.root).match(self.kind) and len(
-                path.relative_to(self.root).parts) == len(Path(self.kind).parts):
-            self.times += 1
-            raise self.error
+    def meant(self, operation, path):
+        inside = path.relative_to(self.root)
+        deep = len(inside.parts) == self.kind.count("/") + 1
+        meant = operation == self.operation and inside.match(self.kind) and deep
+        self.times += meant
+        return meant
 
 
 CASES = [(kind, operation, number) for kind in KINDS for operation, number in
-         (("open", errno.EACCES), ("fsync", errno.ENOSPC), ("replace", errno.EIO))]
-CASES += [(kind, "mkdir", number) for kind in FOLDERS[1:] for number in (errno.ENOSPC, errno.EROFS)]
+         (("open", errno.EACCES), ("write", errno.ENOSPC), ("replace", errno.EIO))]
+CASES += [(kind, "mkdir", number) for kind in FOLDERS for number in (errno.ENOSPC, errno.EROFS)]
 
 
 def test_what_cannot_be_written_is_named_and_leaves_nothing_half_done(small_atlas, one_layer, tmp_path, monkeypatch):
