@@ -110,8 +110,9 @@ class _Notes:
         self.stages: list[list[Stage]] = []
         self.now = {number}            # the values that the last stage's signal lies on
         self.passed: list[str] = []    # what has been passed since then, in words
-        maps = self.tape.activations(self.layer)                                 # (N, C, H, W)
-        first = self.stage("seed", self.layer, "", _around(start, maps), maps)
+        maps = self.tape.maps(self.layer)                                        # (N, C, H, W)
+        first = [replace(stage, maps=stage.maps.clip(min=0))
+                 for stage in self.stage("seed", self.layer, "", _around(start, maps), maps)]
         arrived = walk_back(self.tape, number, start, self.step, self.meet)
         last = self.stages[-1][0]
         pixels = self.stage(last.step, last.module, last.how, arrived, self.tape.values[0])  # where branches met: sums

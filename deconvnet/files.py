@@ -11,10 +11,11 @@ from .errors import DeconvnetError
 _BEGUN = re.compile(r"\.\d+-\d+\.part")  # what a process and thread had not yet finished when it was killed
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, flush: bool = True) -> None:
     """Puts the whole content under its final name, or nothing: written beside, flushed to the disk, then renamed.
 
-    Raises DeconvnetError, naming the file, where that is not possible; what was there before is then still there.
+    Who writes thousands may flush them all at once, with ``flush_all``, before it says that they are there. Raises
+    DeconvnetError, naming the file, where that is not possible; what was there before is then still there.
     """
     beside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")  # short, whatever the file is called
     try:
@@ -22,7 +23,8 @@ def write_whole(path: Path, content: bytes) -> None:
             with beside.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if flush:
+                    os.fsync(file.fileno())
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -49,6 +51,12 @@ def sweep(folder: Path) -> None:
     for path in folder.rglob("*.part"):
         if begun(path):
             path.unlink(missing_ok=True)
+
+
+def flush_all() -> None:
+    """Flushes to the disk whatever was written, where the system can do that at once."""
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 def writable_folder(path: str | Path) -> Path:

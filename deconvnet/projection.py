@@ -99,7 +99,7 @@ def field_of(tape: Tape, layer: str, size: tuple[int, int] = (1, 1), rules: Tabl
     def meet(one: Boxes, other: Boxes) -> Boxes:
         return tuple(map(Box.union, one, other))
 
-    rows, columns = _size(tape.activations(layer))
+    rows, columns = _size(tape.maps(layer))
     corners = tuple(Box(at, size) for at in ((0, 0), (1, 1), (rows, columns)))
     first, second, last = walk_back(tape, tape.number(layer), corners, step, meet)
     field = Field(first.size, (second.start[0] - first.start[0], second.start[1] - first.start[1]), first.start)

@@ -74,11 +74,15 @@ class Tape:
 
         UsageError if there is no such layer, or if what it puts out is neither feature maps nor flat.
         """
+        return self.maps(layer).clamp(min=0)
+
+    def maps(self, layer: str) -> Tensor:
+        """What a layer put out, signed (N, C, H, W); otherwise as ``activations``."""
         value = self.values[self.number(layer)]
         if value.ndim not in (2, 4) or not value.is_floating_point():
             raise UsageError(f"Layer {layer!r} puts out {_describe(value)}: neither feature maps (N, C, H, W) nor flat "
                              "(N, C). Look at a layer below it")
-        return as_map(value).clamp(min=0)
+        return as_map(value)
 
 
 def record(net: nn.Module, images: Tensor) -> Tape:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..errors import UsageError
-from ..files import begun, made_folder, sweep, write_whole
+from ..files import begun, flush_all, made_folder, sweep, write_whole
 from ..gallery import gallery
 from ..images import Images
 from ..projection import field_of
@@ -101,11 +101,12 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
             sprites.add(one)
             picture, size = unit_picture(one)
             facts["tile"], facts["window"] = list(size), list(one.patches.shape[1:3])
-            write_whole(own / "unit.webp", picture)
+            write_whole(own / "unit.webp", picture, flush=False)
         if one.descent:
-            write_whole(own / "way.webp", way_picture(one.descent))
+            write_whole(own / "way.webp", way_picture(one.descent), flush=False)
     for name, content in sprites.files().items():
-        write_whole(place / name, content)
+        write_whole(place / name, content, flush=False)
+    flush_all()
     write_whole(place / "units.json", json.dumps(facts | {"list": units}, separators=(",", ":")).encode())
 
 
@@ -124,6 +125,6 @@ class _Views(Dataset):
         item = self.images[number]
         if number in self.missing:
             pixels = self.preprocess.inverse(item[0])                            # (H, W, 3)
-            write_whole(self.folder / f"{number}.webp", whole_picture(pixels, self.side))
+            write_whole(self.folder / f"{number}.webp", whole_picture(pixels, self.side), flush=False)
             self.missing.discard(number)
         return item

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from ..errors import DeconvnetError
-from ..files import made_folder, write_whole
+from ..files import flush_all, made_folder, write_whole
 from .facts import Facts
 from .labels import Labels
 from .pictures import ACROSS, DOWN, GAP, MAP, MAPS
@@ -109,8 +109,10 @@ def write(folder: Path, site: Site, progress: bool = False) -> None:
         place = folder / layer["folder"]
         for unit in tqdm(layer["list"], f"pages of {layer['name']}", unit=" units", disable=not progress):
             page = unit_page.render(site=site, root="../../", layer=layer, unit=unit)
-            write_whole(place / str(unit["unit"]) / "index.html", encoded(page))
-        write_whole(place / "index.html", encoded(layer_page.render(site=site, root="../", layer=layer)))
+            write_whole(place / str(unit["unit"]) / "index.html", encoded(page), flush=False)
+        write_whole(place / "index.html", encoded(layer_page.render(site=site, root="../", layer=layer)),
+                    flush=False)
+    flush_all()
     write_whole(folder / "index.html", encoded(made.get_template("overview.html").render(site=site, root="")))
 
 
