@@ -16,7 +16,7 @@ TINY, SMALL = 16, 40    # tiles up to the one are kept without loss, up to the o
                         # colours, and a page enlarges them
 CELL = 96               # pixels on a side of a unit in the grid of its layer
 ACROSS, DOWN = 8, 4     # units in one sprite of a layer
-MAPS, MAP, GAP = 3, 40, 10  # maps of each stage of a way down, pixels on a side of one, and between three and three
+MAPS, MAP, GAP = 3, 36, 9   # maps of each stage of a way down, pixels on a side of one, and between three and three
 BLANK = (72, 76, 88)    # where there is nothing: bluish, for grey is zero
 
 
@@ -32,7 +32,7 @@ def unit_picture(one: Gallery) -> tuple[bytes, tuple[int, int]]:
     size = tile_size(one)
     times = 2 if TINY < max(size) <= SMALL else 1
     left, right = (montage(tiles, 3).repeat(times, axis=0).repeat(times, axis=1) for tiles in _tiles(one, size))
-    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 85 if times > 1 else 70)
+    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 85 if times > 1 else 62)
     return content, (size[0] * times, size[1] * times)
 
 
@@ -121,7 +121,7 @@ def way_picture(stages: Sequence[Stage]) -> bytes:
         switches = np.zeros((0, 1, 1, 3), np.uint8) if stage.switches is None else _white(stage.switches)
         between = _blank(MAP, GAP)
         rows.append(np.concatenate([_three(signal), between, _three(maps), between, _three(switches)], axis=1))
-    return webp(np.concatenate(rows))
+    return webp(np.concatenate(rows), quality=50)
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:

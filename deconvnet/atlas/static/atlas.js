@@ -129,6 +129,7 @@ function setUpPairs(pairs) {
   form.addEventListener("change", show);
   mix.addEventListener("input", () => pairs.style.setProperty("--mix", mix.value / 100));
   for (const tile of all(".tr", pairs)) {
+    tile.append(one("svg", tile.nextElementSibling).cloneNode(true)); // the patch, under the reconstruction
     tile.addEventListener("click", () => tile.setAttribute("aria-pressed", tile.getAttribute("aria-pressed") !== "true"));
   }
   keys.s = () => {
