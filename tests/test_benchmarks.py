@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from deconvnet.images import Preprocess
+from deconvnet.images import Photographs, Preprocess
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -97,3 +97,18 @@ def test_the_occlusion_benchmark_compares_as_many_forward_passes(tmp_path, capsy
     assert result["positions"] == 144 and len(result["ratios"]) == 2 and result["ratio"] > 0
     assert f"ratio {result['ratio']:.3f}" in capsys.readouterr().out
     assert sum(passed) == (64 + 1 + 1) + 2 * (144 + 144 + 1)  # warm-up and turns; the 1 is the image as it is
+
+
+def test_the_atlas_benchmark_compares_galleries_and_pages_of_the_same_units(
+        tmp_path, capsys, one_thread, monkeypatch) -> None:
+    atlas = opened("atlas")
+    net = nn.Sequential(nn.Conv2d(3, 4, 7, 4), nn.ReLU()).eval()
+    net.preprocess = Preprocess(32, 32)
+    monkeypatch.setattr(atlas, "load_model", lambda model, weights: net)
+    monkeypatch.setattr(atlas, "open_images", lambda images, preprocess: Photographs(preprocess, overlap=0))
+    atlas.benchmark(weights=None, layers=["0"], repetitions=2, clock="cpu", out=str(tmp_path / "out.json"))
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["units"] == 4 and len(result["turns"]) == 2
+    assert all(one["atlas"] > 0 and one["galleries"] > 0 for one in result["turns"])
+    assert result["files"] > 4 * 2 and 0 < result["megabytes"] < 1
+    assert f"ratio {result['ratio']:.3f}" in capsys.readouterr().out

@@ -70,3 +70,11 @@ def test_the_demo_runs_from_the_wheel(installed):
     assert all(unit["activations"] == sorted(unit["activations"], reverse=True) for unit in units)
     for path in (place / "pictures").iterdir():
         assert str(place).encode() not in path.read_bytes(), path.name
+
+
+def test_an_atlas_is_made_from_the_wheel(installed):
+    place, _ = installed
+    ran = run(place, "atlas", "pictures/scan.safetensors", "--out", "atlas", "--layers", "conv1")  # of the demo above
+    assert ran.returncode == 0, ran.stderr
+    files = {path.name for path in (place / "atlas").rglob("*")}
+    assert {"index.html", "atlas.css", "atlas.js", "unit.webp", "way.webp", "units.json"} <= files
