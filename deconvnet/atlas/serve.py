@@ -155,7 +155,7 @@ def application(folder: Path, looking: "Looking", token: str, port: int, say: Sa
         Route("/own/{answer}/{name}", own.picture),
         Route("/static/{name:path}", pages.static),
         Route("/{words:path}", pages.file),
-    ], exception_handlers={HTTPException: _nothing})
+    ], exception_handlers={HTTPException: _nothing, Exception: _nothing})
     app.router.redirect_slashes = False
     return Gate(app, token, port, say)
 
@@ -232,15 +232,15 @@ class _Pages:
 
     def file(self, request: Request) -> Response:
         """A file of the atlas; of a folder its index.html."""
-        words = request.path_params["words"]
+        words = request.scope["path"].removeprefix("/")
         try:
             path = self._inside(words)
             if path and path.is_dir() and words and not words.endswith("/"):
                 return RedirectResponse(quote(f"{words.rpartition('/')[2]}/"))
-            path = path / "index.html" if path and path.is_dir() else path
+            path = path / "index.html" if path and (path.is_dir() or words.endswith("/")) else path
             if path and path.suffix in KINDS and path.is_file() and path.resolve().is_relative_to(self.folder):
                 return Response(path.read_bytes(), headers={"Content-Type": KINDS[path.suffix]})
-        except (OSError, ValueError):  # gone since, or no name of a file at all
+        except (OSError, ValueError, RuntimeError):  # gone since; no name of a file at all; links round in a circle
             pass
         return Response(status_code=404)
 
@@ -256,7 +256,6 @@ class _Pages:
         """What the page of one's own needs, or else what the atlas has there."""
         name = request.path_params["name"]
         if name not in OWN:
-            request.path_params["words"] = f"static/{name}"
             return self.file(request)
         content = resources("deconvnet.atlas").joinpath("static", name).read_bytes()
         return Response(content, headers={"Content-Type": KINDS[Path(name).suffix]})
