@@ -20,7 +20,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_
 
 MOST = 1.0          # seconds until a page is usable
 CONTRAST, OUTLINE = 4.5, 3.0
-WIDE, NARROW = (1280, 900), (320, 640)
+NARROW = 320        # pixels, of the narrowest telephone
+
+TELEPHONE = {"width": NARROW, "height": 640}
 
 # ---- the browser ----
 
@@ -35,7 +37,7 @@ def launch(playwright: Playwright) -> Browser:
 @contextmanager
 def opened(browser: Browser, folder: Path, **options) -> Iterator[tuple[Page, list[str]]]:
     """A page, and what goes wrong on it from now on: the network is off, and every request is watched."""
-    options.setdefault("viewport", {"width": WIDE[0], "height": WIDE[1]})
+    options.setdefault("viewport", {"width": 1280, "height": 900})
     context: BrowserContext = browser.new_context(**options)
     context.set_offline(True)
     context.set_default_timeout(10_000)
@@ -45,7 +47,8 @@ def opened(browser: Browser, folder: Path, **options) -> Iterator[tuple[Page, li
     page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: None if request.url.startswith(inside) else
             faults.append(f"asks for {request.url}"))
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url} {request.failure}"))
+    page.on("requestfailed", lambda request: None if request.failure == "net::ERR_ABORTED" else  # the page was left
+            faults.append(f"failed: {request.url} {request.failure}"))
     page.on("popup", lambda popup: faults.append(f"opens {popup.url}"))
     try:
         yield page, faults
@@ -120,7 +123,7 @@ CONTRASTS = "(least) => {" + COLOURS + """
     look(node.parentElement, node.data.trim().slice(0, 30));
     count += 1;
   }
-  for (const control of document.querySelectorAll('select, button, input'))
+  for (const control of document.querySelectorAll('select, button, input:not([type=range], [type=radio])'))
     if (control.getClientRects().length) look(control, control.name || control.textContent);
   if (!count) return ['no text'];
   return Object.entries(found).map(([who, [words, value]]) => `contrast ${value.toFixed(2)} of ${who} “${words}”`);
@@ -162,10 +165,12 @@ def look(page: Page, colours: bool = False) -> list[str]:
             faults += [f"{scheme}: {fault}" for fault in page.evaluate(OUTLINES, OUTLINE)]
         page.emulate_media(color_scheme=None)
     size = page.viewport_size
-    page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
-    faults += page.evaluate(WIDTH)
-    page.set_viewport_size(size)
-    return faults
+    if size["width"] > NARROW:
+        page.set_viewport_size(TELEPHONE)
+        faults += page.evaluate(WIDTH)
+        page.set_viewport_size(size)
+        return faults
+    return faults + page.evaluate(WIDTH)
 
 
 # ---- by keys alone ----
@@ -249,12 +254,12 @@ def walk_pages(folder: Path, pages: list[Path]) -> tuple[dict[str, list[str]], l
     found, times = {}, []
     with sync_playwright() as playwright:
         browser = launch(playwright)
-        with opened(browser, folder) as (page, faults):
+        with opened(browser, folder) as wide, opened(browser, folder, viewport=TELEPHONE) as narrow:
             for path in pages:
-                name = path.relative_to(folder).as_posix()
+                special = not path.parent.name.isdigit() or path.parent.name in ("0", "1")
+                (page, faults), name = wide if special else narrow, path.relative_to(folder).as_posix()
                 faults.clear()
                 times.append((go(page, path), name))
-                special = not path.parent.name.isdigit() or path.parent.name in ("0", "1")
                 bad = [*checks.faults(folder, path), *look(page, colours=special), *faults]
                 if bad:
                     found[name] = bad

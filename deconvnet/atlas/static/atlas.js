@@ -25,6 +25,7 @@ function make(tag, parent, text = "") {
 
 function makeHelp() {
   const dialog = make("dialog", document.body);
+  dialog.setAttribute("aria-label", "Keys");
   make("h2", dialog, "Keys");
   const list = make("dl", dialog);
   list.className = "keys";
@@ -108,14 +109,28 @@ function setUpControls(form) {
     const choice = { class: "", ...Object.fromEntries(fields.map((field) => [field.name, field.value])) };
     const counts = grids.map((grid) => arrange(grid, choice));
     one("output", form).textContent = `${counts.join(" and ")} units`;
+    for (const link of all("ul.grid a")) take(link, window.location.hash);
     all(".none-left").forEach((words, number) => { words.hidden = counts[number] > 0; });
   };
   form.addEventListener("change", () => {
-    apply();
     const chosen = fields.filter((field) => field.selectedIndex > 0).map((field) => [field.name, field.value]);
     window.history.replaceState(null, "", `#${new URLSearchParams(chosen)}`);
+    apply();
   });
   apply();
+}
+
+/* The choice goes along in the address of a unit's page, and from there to its neighbours and back to the grid. */
+function take(link, choice) {
+  link.setAttribute("href", link.getAttribute("href").split("#")[0] + choice);
+}
+
+function carry(choice) {
+  const { dataset } = document.body;
+  for (const name of ["up", "before", "after"].filter((name) => dataset[name])) {
+    for (const link of all("nav a, .steps a")) if (link.getAttribute("href") === dataset[name]) take(link, choice);
+    dataset[name] += choice;
+  }
 }
 
 /* ---- a unit's pairs ---- */
@@ -174,3 +189,4 @@ for (const [selector, setUp] of Object.entries(parts)) {
   const found = one(selector);
   if (found) setUp(found);
 }
+if (!one(".controls") && window.location.hash.includes("=")) carry(window.location.hash);
