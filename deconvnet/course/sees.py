@@ -18,12 +18,16 @@ def cells_below(function: Callable) -> None:
     for first, count, kernel, stride, padding in [(3, 4, 5, 2, 1), (0, 1, 3, 2, 1), (1, 1, 3, 2, 1), (0, 1, 7, 2, 0),
                                                   (4, 3, 5, 2, 2), (5, 4, 3, 1, 1), (2, 3, 2, 3, 0)]:
         begin, last = first * stride - padding, (count - 1) * stride + kernel
-        words = f"{count} cells from {first} on, kernel {kernel}, stride {stride}, padding {padding}: (first, count)"
+        words = (f"first {first}, count {count}, kernel {kernel}, stride {stride}, padding {padding}: "
+                 "(the first cell below, how many)")
+        beside = "cells that lie between two windows belong to the stretch too" if kernel < stride else (
+            "windows are laid end to end; they begin one stride apart")
         given = case(words, function, first, count, kernel, stride, padding)
         close(words, given, _below([(kernel, stride, padding)], first, count), mistakes={
             "the padding is not counted; cell 0 begins at −padding": (first * stride, last),
             "the padding is added, and should be subtracted": (first * stride + padding, last),
-            "windows are laid end to end; they begin one stride apart": (begin, count * kernel),
+            beside: (begin, count * kernel),
+            "the padding is not counted, and windows are laid end to end": (first * stride, count * kernel),
             "one stride too many: between count cells there are count − 1 steps": (begin, count * stride + kernel),
             "the cells are counted without the length of the last window": (begin, count * stride),
             "that is the last cell instead of how many": (begin, begin + last - 1),
@@ -37,12 +41,17 @@ def trace(function: Callable) -> None:
     for layers, cell in [(zfnet[:3], 3), ([], 4), ([(3, 2, 1)], 2), (zfnet[:2], 0), (zfnet[:3], 13), (zfnet[:5], 0),
                          (zfnet, 6), ([(11, 4, 2), (3, 2, 0), (5, 1, 2)], 3)]:
         words = f"layers {layers}, cell {cell}: (first pixel, pixels)"
+        begin, pixels = _below(layers, cell)
         close(words, case(words, function, layers, cell), _below(layers, cell), mistakes={
             "the layers are walked from the image up; begin with the last": _below(layers[::-1], cell),
             "the padding is not counted": _below([(k, s, 0) for k, s, _ in layers], cell),
             "the cell is stepped down through its own layer only": _below(layers[-1:], cell),
             "the last layer is left out": _below(layers[:-1], cell),
             "the first layer is left out": _below(layers[1:], cell),
+            "that is the last pixel instead of how many": (begin, begin + pixels - 1),
+            "that is the end instead of how many": (begin, begin + pixels),
+            "each step begins at the cell that was asked for; begin at the one that the step above gave":
+                (_below(layers[:1], cell)[0], pixels),
             "it begins at cell 0 and forgets which cell was asked for": _below(layers, 0)})
     right(f"one activation of conv5 sees {_below(zfnet, 6)[1]} pixels, and cell 0 begins at {_below(zfnet, 0)[0]}.")
 
@@ -65,11 +74,15 @@ def patch(function: Callable) -> None:
             "the outside is 0, which would look black; mid-grey is 128": black,
             "the piece lies in the corner of the patch; leave as much grey before it as the window reaches over":
                 corner,
+            "the piece is moved into the image; leave as much grey before it as the window reaches over":
+                cut(image, (max(top, 0), max(left, 0)), (height, width)),
             "the part outside is cut off; every patch keeps its size": piece,
             "a negative index counts from the far end": image[top:top + height, left:left + width],
             "y and x are exchanged": cut(image, (left, top), (height, width)),
             "the border is repeated; outside there is no photograph": image[
                 np.clip(np.arange(top, top + height), 0, 5)][:, np.clip(np.arange(left, left + width), 0, 7)]})
+        if not isinstance(given, np.ndarray):
+            raise Wrong(f"{where}: the values are right, but in a {type(given).__name__}; a picture is a NumPy array.")
         if given.dtype != np.uint8:
             raise Wrong(f"{where}: the values are right, but of type {given.dtype}; a picture is uint8.")
     right("every patch has its size, and what lies outside the photograph is grey.")

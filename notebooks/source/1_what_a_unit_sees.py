@@ -30,7 +30,8 @@ pictures.row(shown, ["astronaut", "coffee", "coins", "camera"], caption="Four of
 # ## A unit, its map, its activations
 #
 # The first layer of ZFNet has 96 units. Each slides one small filter over the photograph and writes down, at every
-# place, how well the filter fits: its **feature map**. One value of the map is an **activation**.
+# place, how well the filter fits: its **feature map**. Where it does not fit at all the answer is negative, and a ReLU
+# makes it zero. One value of the map is an **activation**.
 
 # %%
 tape = deconvnet.record(net, images)                                 # runs the network, and keeps all that it computes
@@ -66,7 +67,8 @@ for cell in range(5):
 pictures.tables([row, seen], ["pixels 0 … 9, the padding grey", "1: what output cells 0 … 4 look at, row by row"],
                 marks=[[(0, 0), (0, 1), (0, 2)], [(0, 0), (0, 1), (0, 2)]],
                 caption="Framed: what output cell 0 looks at, which is the padding and pixels 0 and 1. So it begins at "
-                        "pixel −1.\nCell 1 looks at pixels 1, 2, 3. Two neighbouring windows overlap by one pixel.")
+                        "pixel −1.\nThe right table has the same twelve columns, and a row for each output cell.\n"
+                        "Cell 1 looks at pixels 1, 2, 3. Two neighbouring windows overlap by one pixel.")
 
 # %% [markdown]
 # ### Exercise 1
@@ -174,7 +176,7 @@ pictures.row([net.preprocess.inverse(view)[0] for view in views],
 #
 # ### Exercise 3
 # Cut out a patch. In NumPy a negative index counts from the far end, so a slice that begins at −5 is not what you
-# want.
+# want. A window may also lie wholly outside the image; then its end can be negative too.
 
 # %% tags=["exercise"]
 def patch(image, top, left, height, width):
@@ -247,6 +249,8 @@ nine(288)
 nine(282)
 
 # %% [markdown]
+# Each view counts as a photograph of its own here, so conv3:282 has the leg of one tripod from three views.
+#
 # Try other units of conv3 (0 … 383). What do the nine have in common, and what do they not? What they have in common
 # is what the unit looks for. Patches alone leave much open: is it the arch or the dark under it? Layer 1 shows the
 # way.

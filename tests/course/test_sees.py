@@ -20,6 +20,9 @@ def test_the_solution_is_right(name, capsys):
     "no padding": (lambda f, n, k, s, p: (f * s, (n - 1) * s + k), "padding is not counted"),
     "padding added": (lambda f, n, k, s, p: (f * s + p, (n - 1) * s + k), "padding is added"),
     "end to end": (lambda f, n, k, s, p: (f * s - p, n * k), "end to end"),
+    "end to end, no padding": (lambda f, n, k, s, p: (f * s, n * k), "padding is not counted, and windows"),
+    "not what lies between": (lambda f, n, k, s, p: (f * s - p, len({s * i + j for i in range(n) for j in range(k)})),
+                              "between two windows belong"),
     "one stride too many": (lambda f, n, k, s, p: (f * s - p, n * s + k), "one stride too many"),
     "no kernel": (lambda f, n, k, s, p: (f * s - p, n * s), "without the length of the last window"),
     "the last cell": (lambda f, n, k, s, p: (f * s - p, f * s - p + (n - 1) * s + k - 1), "last cell instead"),
@@ -47,6 +50,11 @@ def down(layers, cell, padded=1):
     "without the first layer": (lambda layers, cell: down(layers[1:][::-1], cell), "the first layer is left out"),
     "cell 0": (lambda layers, cell: down(layers[::-1], 0), "which cell was asked for"),
     "the cell for the layer": (lambda layers, cell: layers[cell], "raised IndexError"),
+    "the last pixel": (lambda layers, cell: (down(layers[::-1], cell)[0], sum(down(layers[::-1], cell)) - 1),
+                       "last pixel instead"),
+    "the end": (lambda layers, cell: (down(layers[::-1], cell)[0], sum(down(layers[::-1], cell))), "the end instead"),
+    "every step from the top": (lambda layers, cell: (down(layers[:1], cell)[0], down(layers[::-1], cell)[1]),
+                                "the step above gave"),
     "the size alone": (lambda layers, cell: down(layers[::-1], cell)[1], r"shape \(\) came"),
 }.values())
 def test_trace(wrong, words):
@@ -78,6 +86,8 @@ def repeated(image, y, x, h, w):
 @pytest.mark.parametrize(("wrong", "words"), {
     "black": (black, "would look black"),
     "in the corner": (in_the_corner, "lies in the corner of the patch"),
+    "moved": (lambda image, y, x, h, w: cut(image, (max(y, 0), max(x, 0)), (h, w)), "moved into the image"),
+    "a list": (lambda image, y, x, h, w: cut(image, (y, x), (h, w)).tolist(), "in a list; a picture is a NumPy array"),
     "smaller": (lambda image, y, x, h, w: window(image, y, x, h, w, 0)[1], "every patch keeps its size"),
     "a plain slice": (lambda image, y, x, h, w: image[y:y + h, x:x + w], "counts from the far end"),
     "x before y": (lambda image, y, x, h, w: cut(image, (x, y), (h, w)), "y and x are exchanged"),
