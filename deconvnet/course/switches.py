@@ -27,6 +27,8 @@ def pool(function: Callable) -> None:
         i, j = np.mgrid[:h, :w] * stride
         close(f"{words}: the pooled values", pooled, values, mistakes={
             "the largest begins at 0, and here all are negative": values.clip(min=0),
+            "windows that do not fit on the map are left out": _overhanging(x, kernel, stride),
+            "the switches come first; the values are to come first": cells,
             "windows are laid end to end; they begin one stride apart": _pool(x, kernel, kernel)[0],
             "the mean is taken": windows.mean((2, 3)),
             "the smallest is taken": windows.min((2, 3))})
@@ -45,7 +47,9 @@ def unpool(function: Callable) -> None:
         if kernel == stride:
             _, switches = _pool(x, kernel, stride)
             signal = np.arange(1.0, 1 + switches.size).reshape(switches.shape)
-            _unpooled(function, f"{words} was pooled, kernel {kernel}, stride {stride}", signal, switches, x.shape)
+            words = f"{words} was pooled, kernel {kernel}, stride {stride}"
+            _unpooled(function, words, signal, switches, x.shape)
+            _unpooled(function, f"{words}, a signal with fractions", signal + 0.5, switches, x.shape)
     right("each value is where the maximum was.")
 
 
@@ -60,6 +64,7 @@ def unpool_summed(function: Callable) -> None:
         words = f"{words}, kernel {kernel}, stride {stride}"
         _unpooled(function, words, signal, switches, x.shape)
         _unpooled(function, f"{words}, a signal below zero", -signal, switches, x.shape)
+        _unpooled(function, f"{words}, a signal with fractions", signal + 0.5, switches, x.shape)
     right("values that meet are added; that is the exact transpose of pooling.")
 
 
@@ -73,6 +78,7 @@ def picking_matrix(function: Callable) -> None:
         close(words, case(words, function, switches, x.shape), expected, mistakes={
             "it is transposed; a row for each pooled value": expected.T,
             "a single row holds all the ones; each pooled value has its own": expected.sum(0, keepdims=True),
+            "every row holds the ones of all; row i has only that of value i": expected.max(0) + 0 * expected,
             "the cells are counted column by column": np.eye(x.size)[swapped.ravel()],
             "each row sums to 1 over its window; a picking takes one cell whole": expected / kernel ** 2})
     right("A @ x picks the maxima, and its transpose puts them back and adds.")
@@ -88,7 +94,9 @@ def share_of_shared(function: Callable) -> None:
             "cells are counted; count the values that go there": (counts > 1).sum() / found.size,
             "the first of those that share is left out": 1 - len(counts) / found.size,
             "that is the share of those that do not": (counts == 1).sum() / found.size,
-            "the cells are divided by the cells; divide the values by the values": (counts > 1).mean(),
+            "that is the share of the different switches; the share of the values was asked for": (counts > 1).mean(),
+            "len(switches) is the number of its rows; switches.size counts its values":
+                counts[counts > 1].sum() / len(found),
             "that is how many, not which share": counts[counts > 1].sum(),
             "that is a percentage; a share is 0 … 1": 100 * counts[counts > 1].sum() / found.size})
     right("so many values share their switch with another.")
@@ -101,6 +109,7 @@ def _maps() -> Iterator[tuple[str, np.ndarray, int, int]]:
     yield "a 4×6 map", random.permutation(24).reshape(4, 6), 2, 2
     yield "a 7×5 map", random.permutation(35).reshape(7, 5), 3, 2
     yield "a 5×5 map, which 2×2 windows do not fill", random.permutation(25).reshape(5, 5), 2, 2
+    yield "a 6×8 map, which 3×3 windows two apart do not fill", random.permutation(48).reshape(6, 8), 3, 2
     yield "a map of negative values", random.permutation(24).reshape(6, 4) - 30, 2, 2
     yield "a map with equal values", np.array([[0, 0, 3, 3], [0, 0, 3, 1], [2, 5, 0, 4], [5, 5, 4, 4]]), 2, 2
 
@@ -117,11 +126,14 @@ def _unpooled(function: Callable, words: str, signal: np.ndarray, switches: np.n
     mean = summed / counts.clip(min=1)
     swapped = np.zeros(height * width)
     np.add.at(swapped, (switches % width) * width + switches // width if height == width else switches, signal)
+    whole = np.zeros(height * width)
+    np.add.at(whole, switches.ravel(), np.trunc(signal.ravel()))
     given = case(words, function, signal, switches, size)
     maps = {"values that meet are written over each other; add them": last,
             "of values that meet the largest is kept; add them": largest,
             "of values that meet the mean is taken; add them": mean,
             "what lies below zero is lost; a signal keeps its sign here": summed.clip(min=0),
+            "fractions are cut off; make the map of floats, not of whole numbers": whole,
             "y and x are exchanged": swapped}
     mistakes: dict[str, Any] = {cause: out.reshape(size) for cause, out in maps.items()}
     mistakes["it is still flat; give it the shape of the map"] = summed
@@ -147,6 +159,8 @@ def _first(signal: np.ndarray, size: Size) -> np.ndarray:
 
 def _pair(words: str, given: Any) -> tuple[Any, Any]:
     try:
+        if isinstance(given, np.ndarray | torch.Tensor) and given.ndim < 3:  # it might fall into two rows
+            raise TypeError
         pooled, switches = given
     except (TypeError, ValueError):
         raise Wrong(f"{words}: {given!r} came; expected were two arrays, the pooled values and the switches.") from None
@@ -157,6 +171,12 @@ def _pool(x: np.ndarray, kernel: int, stride: int) -> tuple[np.ndarray, np.ndarr
     """The library's own way: (h, w) values and switches."""
     pooled, switches = F.max_pool2d(torch.tensor(x[None]).float(), kernel, stride, return_indices=True)
     return pooled[0].numpy(), switches[0].numpy()
+
+
+def _overhanging(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """The largest value of every window that begins on the map, also of those that reach over its end."""
+    return np.array([[x[i:i + kernel, j:j + kernel].max() for j in range(0, x.shape[1], stride)]
+                     for i in range(0, x.shape[0], stride)])
 
 
 def _windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:

@@ -122,7 +122,9 @@ peak = np.arange(25).reshape(5, 5) % 7
 peak[2, 2] = 20
 pooled, switches = (a[0].numpy() for a in F.max_pool2d(torch.tensor(peak[None]).float(), 3, 2, return_indices=True))
 pictures.tables([peak, pooled, switches, signal], ["the map", "pooled, 3×3/2", "switches", "a signal"],
-                marks=[[(2, 2)]], caption="Every window of 3×3 holds the cell in the middle. All four switches are 12.")
+                marks=[[(2, 2)]],
+                caption="3×3/2: windows of 3×3 with stride 2. Each holds the cell in the middle, so all four switches "
+                        "are 12.")
 
 # %% [markdown]
 # **Question.** The signal 1, 2, 3, 4 comes down. All four values go to cell 12. What should arrive there: the last
@@ -200,7 +202,8 @@ pictures.tables([A, shared_A], ["side by side: switches 1, 7, 9, 10", "overlappi
 #
 # $$\langle A x, y \rangle = \langle x, A^{\mathsf T} y \rangle$$
 #
-# In words: weighing the pooled map with a signal is the same as weighing the map with the unpooled signal.
+# where ⟨*a*, *b*⟩ multiplies *a* and *b* value by value and adds up. In words: weighing the pooled map with a signal is
+# the same as weighing the map with the unpooled signal.
 
 # %%
 generator = np.random.default_rng(0)
@@ -311,8 +314,8 @@ pictures.row([photographs.image(number)], ["where they look"], height=3,
 
 # %% [markdown]
 # By the switches the projections show lines of *this* photograph: the outline of a head and of shoulders. Without
-# them they show a texture, and it is the same, up to its scale, wherever the unit fires. Nothing of the photograph is
-# left:
+# them they reach less far, since a centre lies one cell inside its window, and have a grey frame. They show a
+# texture, and it is the same, up to its scale, wherever the unit fires. Nothing of the photograph is left:
 
 # %%
 two = [(0, 307, 3, 4), (0, 307, 9, 8)]                               # two other places of the map of conv3:307

@@ -44,6 +44,12 @@ def last_of_equals(x, kernel, stride):
     return values[::-1, ::-1], (x.size - 1 - cells)[::-1, ::-1]
 
 
+def over_the_border(x, kernel, stride):
+    """As many windows as strides fit, which is right for the maps where kernel and stride are equal."""
+    values, cells = F.max_pool2d(torch.tensor(x[None]).float(), kernel, stride, ceil_mode=True, return_indices=True)
+    return [a[0, :x.shape[0] // stride, :x.shape[1] // stride].numpy() for a in (values, cells)]
+
+
 @pytest.mark.parametrize(("wrong", "words"), {
     "within the window": (within_the_window, "within the window, not on the map"),
     "times the height": (changed(lambda y, x, m: y * m.shape[0] + x), "multiplied by the height"),
@@ -55,7 +61,10 @@ def last_of_equals(x, kernel, stride):
     "ceil": (lambda x, k, s: [a[0].numpy() for a in F.max_pool2d(torch.tensor(x[None]).float(), k, s, ceil_mode=True,
                                                                 return_indices=True)], r"expected was \(2, 2\)"),
     "the mean": (lambda x, k, s: (F.avg_pool2d(torch.tensor(x[None]).float(), k, s)[0], 0), "the mean is taken"),
-    "no switches": (lambda x, k, s: pooled(x, k, s)[0].ravel(), "expected were two arrays"),
+    "no switches": (lambda x, k, s: pooled(x, k, s)[0], "expected were two arrays"),
+    "no switches, flat": (lambda x, k, s: pooled(x, k, s)[0].ravel(), "expected were two arrays"),
+    "switches first": (lambda x, k, s: pooled(x, k, s)[::-1], "the values are to come first"),
+    "the kernel forgotten": (over_the_border, "6×8 map.*(?s:.*)windows that do not fit on the map are left out"),
 }.values())
 def test_pool(wrong, words):
     refused(switches.pool, wrong, words)
@@ -93,12 +102,21 @@ def by_the_height(signal, cells, size):
     return out
 
 
+def in_whole_numbers(signal, cells, size):
+    out = np.zeros(size, int)
+    for value, cell in zip(signal.flat, cells.flat, strict=True):
+        y, x = divmod(int(cell), size[1])
+        out[y, x] += value
+    return out
+
+
 @pytest.mark.parametrize("check", [switches.unpool, switches.unpool_summed])
 @pytest.mark.parametrize(("wrong", "words"), {
     "flat": (flat, "still flat"),
     "x before y": (exchanged, "y and x are exchanged|raised IndexError"),
     "divided by the height": (by_the_height, r"raised IndexError: .*line \d+"),
     "nothing": (lambda signal, cells, size: None, "Does it end in return"),
+    "whole numbers": (in_whole_numbers, "with fractions.*(?s:.*)fractions are cut off"),
 }.values())
 def test_unpool_both(check, wrong, words):
     refused(check, wrong, words)
@@ -143,6 +161,7 @@ def matrix(cells, size):
     "transposed": (lambda cells, size: matrix(cells, size).T, "it is transposed"),
     "one row": (lambda cells, size: matrix(cells, size).sum(0, keepdims=True), "each pooled value has its own"),
     "by columns": (lambda cells, size: matrix(cells % size[1] * size[0] + cells // size[1], size), "column by column"),
+    "all in every row": (lambda cells, size: matrix(cells, size).max(0) + np.zeros((cells.size, 1)), "every row holds"),
     "means": (lambda cells, size: matrix(cells, size) / 4, "takes one cell whole"),
     "a map": (lambda cells, size: matrix(cells, size).sum(0).reshape(size), "shape"),
 }.values())
@@ -158,7 +177,8 @@ def counts(cells):
     "cells": (lambda cells: (counts(cells) > 1).sum() / cells.size, "cells are counted"),
     "duplicates": (lambda cells: 1 - len(counts(cells)) / cells.size, "the first of those that share is"),
     "not": (lambda cells: (counts(cells) == 1).sum() / cells.size, "expected was|those that do not"),
-    "cells by cells": (lambda cells: (counts(cells) > 1).mean(), "divided by the cells"),
+    "cells by cells": (lambda cells: (counts(cells) > 1).mean(), "share of the different switches"),
+    "by the rows": (lambda cells: counts(cells)[counts(cells) > 1].sum() / len(cells), "number of its rows"),
     "how many": (lambda cells: counts(cells)[counts(cells) > 1].sum(), "how many, not which share"),
     "per cent": (lambda cells: 100 * counts(cells)[counts(cells) > 1].sum() / cells.size, "a share is 0 … 1"),
 }.values())
