@@ -106,15 +106,19 @@ def health(function: Callable) -> None:
         given = case(words, function, maxima)
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise Wrong(f"{words}: two lists are to come, (dead, always); this came: {given!r}")
+        dead, always = (sorted(part) if isinstance(part, set) else part for part in given)
         fired = (maxima > 0).double().mean(0)
-        close(f"{words}: dead", given[0], found.dead, {
+        column = "nonzero() gives a row for each; its first column has the numbers, nonzero()[:, 0]"
+        close(f"{words}: dead", dead, found.dead, {
+            column: found.dead[:, None],
             "a unit that fires once is not dead": (fired <= 0.01).nonzero()[:, 0],
             "negative values do not fire, and a unit that has only those is dead too":
                 (maxima == 0).all(0).nonzero()[:, 0],
             "these are True and False; the numbers of the units are to come": found.fired == 0,
             "the sum says nothing where values are negative": (maxima.sum(0) == 0).nonzero()[:, 0],
             "a dead unit fires in no image; these fail to fire in some image": (maxima <= 0).any(0).nonzero()[:, 0]})
-        close(f"{words}: always", given[1], found.always, {
+        close(f"{words}: always", always, found.always, {
+            column: found.always[:, None],
             "at least 99 %: a unit that fires in exactly 99 % belongs to them": (fired > 0.99).nonzero()[:, 0],
             "in every image is more than is asked for": (fired == 1).nonzero()[:, 0],
             "zero does not fire: above zero is to be counted": ((maxima >= 0).double().mean(0) >= 0.99).nonzero()[:, 0],
@@ -150,7 +154,9 @@ def selectivity(function: Callable) -> None:
     for words, maxima, labels in _selective():
         given = case(words, function, maxima, labels)
         if isinstance(given, Tensor) and given.isnan().any():
-            raise Wrong(f"{words}: {given.tolist()} came. A unit that is dead divides 0 by 0; its selectivity is 0")
+            why = ("A class without images has no mean, and does not count" if given.isnan().all()
+                   else "A unit that is dead divides 0 by 0; its selectivity is 0")
+            raise Wrong(f"{words}: {given.tolist()} came. {why}")
         close(words, given, _seen(maxima, labels).selectivity, _wrong_selectivities(maxima, labels), tolerance=1e-4)
     right("0 for all classes alike, 1 for a unit that fires for one class only.")
 

@@ -62,8 +62,8 @@ layer_sheet(list(deconvnet.gallery(net, top, "conv3", [8, 70, 133, 226, 301, 382
 def running_top(kept, maps, numbers, k):
     """The k strongest entries (value, image, y, x) of one unit, strongest first, after one more batch.
 
-    kept: the entries so far, a list of tuples; maps: (n, h, w), the unit's map for each image of the batch; numbers:
-    (n,), the number of each of these images in the data set.
+    kept: the entries so far, a list of tuples; maps: a tensor (n, h, w), the unit's map for each image of the batch;
+    numbers: n of them, the number of each of these images in the data set.
     """
     # solution: add one entry for each image whose maximum is above zero, then sort by (−value, image, y, x) and cut
     entries = list(kept)
@@ -121,9 +121,10 @@ axes.grid(alpha=0.3)
 def health(maxima):
     """(dead, always): the numbers of the units that fire in no image, and in at least 99 % of the images.
 
-    maxima: (images, units), the largest value of each unit's map in each image; negative where no ReLU came before.
+    maxima: a tensor (images, units), the largest value of each unit's map in each image; negative where no ReLU came
+    before.
     """
-    # solution: count for each unit the images in which it is above zero; nonzero() turns True and False into numbers
+    # solution: count for each unit the images where it is above zero; nonzero()[:, 0] turns True and False into numbers
     fired = (maxima > 0).sum(0)
     return (fired == 0).nonzero()[:, 0], (fired >= 0.99 * len(maxima)).nonzero()[:, 0]
     # end of solution
@@ -193,7 +194,8 @@ beside(*[unit_sheet(one, 1, 9) for one in deconvnet.gallery(sick, ill, "conv3", 
 def selectivity(maxima, labels):
     """The selectivity of each unit, (units,); 0 for a dead one.
 
-    maxima: (images, units), none negative; labels: (images,) the class of each. A class without images does not count.
+    maxima: a tensor (images, units), none negative; labels: a tensor (images,), the class of each. A class without
+    images does not count.
     """
     # solution: the mean of each class first, then the largest of them against the mean of the others
     means = torch.stack([maxima[labels == number].mean(0) for number in labels.unique()])    # (classes, units)

@@ -96,6 +96,8 @@ def _health(dead=lambda m: (m > 0).sum(0) == 0, always=lambda m: (m > 0).sum(0) 
     (_health(always=lambda m: (m > 0).all(0)), "always: .*Likely cause: (at least 99 %|in every image)"),
     (_health(always=lambda m: (m >= 0).double().mean(0) >= 0.99), "always: .*Likely cause: zero does not fire"),
     (lambda m: ((m > 0).sum(0) == 0, (m > 0).all(0)), "Likely cause: these are True and False"),
+    (lambda m: [part[:, None] for part in _health()(m)], "Likely cause: nonzero.. gives a row for each"),
+    (lambda m: (_health()(m)[0], _health()(m)[1][:, None]), "always: .*Likely cause: nonzero.. gives a row for each"),
     (lambda m: (m > 0).sum(0) == 0, "two lists are to come")])
 def test_health(wrong, words):
     refused(check.health, wrong, f"(?s){words}")
@@ -104,6 +106,10 @@ def test_health(wrong, words):
 @pytest.mark.parametrize("fired", [lambda m: (m > 0).float().mean(0), lambda m: (m > 0).double().mean(0)])
 def test_a_share_in_floats_is_accepted(fired):
     check.health(lambda m: ((fired(m) == 0).nonzero()[:, 0].tolist(), (fired(m) >= 0.99).nonzero()[:, 0].tolist()))
+
+
+def test_sets_of_numbers_are_accepted():
+    check.health(lambda m: tuple(set(part.tolist()) for part in _health()(m)))
 
 
 # ---- class selectivity ----
@@ -131,6 +137,7 @@ def _pooled(maxima, labels):
     (lambda m, c: _index(m, c, rest=lambda means, _: means.sort(0).values[-2]), "Likely cause: .*not the second best"),
     (lambda m, c: _index(m, c, divide=lambda highest, _: highest), "Likely cause: what is divided by is μ_max"),
     (lambda m, c: _index(m, c, classes=range(int(c.max()) + 1)), "no image.*Likely cause: a class without images"),
+    (lambda m, c: _index(m, c, rest=lambda means, _: means[0] * torch.nan, clean=False), "A class without images"),
     (lambda m, c: _index(m, c, clean=False), "a dead unit beside another: .*divides 0 by 0"),
     (lambda m, c: _index(m, c, of=torch.sum), "Likely cause: the sums of the classes"),
     (lambda m, c: _index(m, c).mean(), r"shape \(\) came")])
