@@ -70,13 +70,13 @@ def check(folder: Path) -> int:
         elif path.suffix == ".webp":
             Image.open(path).load()
         else:
-            assert path.read_text().rstrip().endswith(("</html>", "}")), path
+            assert path.read_text().rstrip().endswith(("</html>", "}", ";")), path
     return len(files)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    os.fsync, os.sync = lambda file: None, lambda: None  # a kill loses nothing that the system has; the power is not cut
+    os.fsync, os.sync = lambda file: None, lambda: None  # the power is not cut
     pages.environment = cache(pages.environment)
     for name in ("overview", "layer", "unit"):
         pages.environment().get_template(f"{name}.html")

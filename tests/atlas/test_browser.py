@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tiny
 from dom import read
+from payloads import PAYLOADS
 from PIL import Image
+from test_hostile import PLAIN, render
+from test_hostile import known as plain_facts  # noqa: F401  (a fixture)
 from test_pages import cell
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install deconvnet[browser]")
@@ -107,6 +110,28 @@ def test_what_watches_pages_sees(browser, small_atlas, tmp_path, there, planted,
         else:
             with pytest.raises(AssertionError):
                 walk.walk_down(page)
+
+
+SHAPE = """() => {
+  const shape = (e) => [e.localName, e.getAttributeNames().sort(), [...e.children].map(shape)];
+  return shape(document.documentElement);
+}"""
+
+
+def test_hostile_names_are_text_to_a_browser_too(browser, plain_facts, tmp_path):  # noqa: F811
+    """All payloads one after the other in every field: the browser makes the same elements of it as of a plain word."""
+    shapes = []
+    for word in (PLAIN, "".join(PAYLOADS)):
+        folder = tmp_path / str(len(shapes))
+        names = sorted(render(folder, plain_facts, word))
+        with walk.opened(browser, folder) as (page, faults):
+            shapes.append({})
+            for name in names:
+                walk.go(page, folder / name)
+                shapes[-1][name] = page.evaluate(SHAPE)
+            assert word[:200] in page.content() or word != PLAIN
+            assert all("ERR_FILE_NOT_FOUND" in fault for fault in faults), faults  # there are no pictures here
+    assert shapes[0] == shapes[1] and len(shapes[0]) > 8
 
 
 # ---- keys ----

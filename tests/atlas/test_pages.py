@@ -189,8 +189,10 @@ def test_the_strongest_are_in_order_with_their_images_and_places(small_atlas, an
         assert [li.one("span", "file").words for li in places] == [names[readable[n]] for n in order]
         assert [li.one("img")["src"] for li in places] == [f"../../images/{readable[n]}.webp" for n in order]
         for li, (y, x) in zip(places, top.positions[unit].tolist(), strict=False):
-            box = {name: float(li.one("rect")[name]) for name in ("x", "y", "width", "height")}
-            assert box == {"x": x * stride + start, "y": y * stride + start, "width": size, "height": size}
+            box = li.one("use")
+            assert (int(box["x"]), int(box["y"])) == (x * stride + start, y * stride + start)
+            drawn = page.by_id(box["href"][1:])
+            assert drawn.tag == "rect" and drawn["width"] == drawn["height"] == str(size)
             assert f"({y}, {x})" in li.words and li.one("svg")["viewbox"] == f"0 0 {tiny.SIDE} {tiny.SIDE}"
 
 
@@ -355,9 +357,7 @@ def test_the_tiles_of_a_unit_are_its_reconstructions_and_patches(small_atlas, ga
         assert len(buttons) == len(patches) == len(one.values)
         colours = np.moveaxis(shaded(one.reconstructions), 1, -1) if len(one.values) else []
         for place, button in enumerate(buttons):
-            first, second = button.all("svg")
-            patch = patches[place].one("svg")
-            assert second["viewbox"] == patch["viewbox"]
+            first, patch = button.one("svg"), patches[place].one("svg")
             shown += [crop(path, first), crop(path, patch)]
             times = crop(path, first).shape[0] // one.patches.shape[1]
             wanted += [enlarged(tile, times) for tile in (colours[place], one.patches[place].astype(int))]
@@ -423,16 +423,17 @@ def check_way(folder, stages):
     assert len(items) == len(stages)
     for number, (item, stage) in enumerate(zip(items, stages, strict=True)):
         words = item.one("p").words.lower()
-        assert ("begin" if stage.step == "seed" else stage.step) in words and stage.module in words
+        assert ("one activation" if stage.step == "seed" else stage.step) in words and stage.module in words
         if number == len(stages) - 1:
             assert item.all("svg")[0]["viewbox"].split()[:2] == ["0", "0"]
             continue
         row = crop(folder / "way.webp", item.one("svg"))
         assert ("three" in item.one("svg").classes) == (stage.switches is not None)
-        told = [int(n) for n in re.findall(r"\d+", item.one("small").words.partition(" of ")[0])]
-        assert told == list(stage.chosen)
-        assert f"of {stage.count};" in item.one("small").words
-        assert "×".join(map(str, stage.signal.shape[1:])) in item.one("small").words
+        size = "×".join(map(str, stage.signal.shape[1:]))
+        maps, window, _ = item.one("small").words.partition(f", {size}")
+        assert window and [int(n) for n in re.findall(r"\d+", maps)] == list(stage.chosen)
+        if stage.step == "filter":
+            assert f"become {stage.count}." in words
         for group, maps in enumerate((stage.signal, stage.maps, stage.switches)):
             left = group * (MAPS * MAP + GAP)
             for place, values in enumerate([] if maps is None else maps):
