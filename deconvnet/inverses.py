@@ -20,6 +20,8 @@ from .errors import UsageError
 from .receptive import Pair, Sliding, pair
 from .tape import Call, as_map
 
+FEW = 4  # output channels up to which strided transposed filters are taken phase by phase: the last step, to pixels
+
 
 @dataclass
 class Signal:
@@ -60,7 +62,9 @@ def rectify(call: Call, signal: Signal) -> list[Signal]:
 def filter_transposed(call: Call, signal: Signal) -> list[Signal]:
     """The signal through the transposed filters, without bias: "flipping each filter vertically and horizontally"."""
     a, slide = bind(call), _slide(call)
-    values = F.conv_transpose2d(signal.values, a.weight, stride=slide.stride, dilation=slide.dilation, groups=a.groups)
+    few = a.weight.shape[1] <= FEW and max(slide.stride) > 1 and slide.dilation == (1, 1)
+    values = _in_phases(signal.values, a.weight, slide.stride) if few and a.groups == 1 else F.conv_transpose2d(
+        signal.values, a.weight, stride=slide.stride, dilation=slide.dilation, groups=a.groups)
     return [Signal(values, _below(signal.origin, slide), signal.image)]
 
 
@@ -346,6 +350,23 @@ def _defaults(parameters: str) -> dict[str, Any]:
     """The names of the parameters, each with its default."""
     words = (word.partition("=") for word in parameters.split())
     return {name: literal_eval(default) if default else None for name, _, default in words}
+
+
+def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
+    """What ``conv_transpose2d`` gives of values (n, C, h, w) and weights (C, c, kh, kw), faster where c is small.
+
+    With a stride of s each pixel gets every s-th weight only. So the pixels of one phase, s apart, are a convolution of
+    stride 1; it gives all phases as channels, which are then laid side by side.
+    """
+    (sy, sx), (c, kh, kw) = stride, weight.shape[1:]
+    my, mx = -(-kh // sy), -(-kw // sx)                                  # weights that meet in a pixel, per axis
+    padded = F.pad(weight, (0, mx * sx - kw, 0, my * sy - kh))
+    taps = padded.view(-1, c, my, sy, mx, sx).flip(2, 4).permute(1, 3, 5, 0, 2, 4)           # (c, sy, sx, C, my, mx)
+    phases = F.conv2d(values, taps.flatten(0, 2), padding=(my - 1, mx - 1))                  # (n, c·sy·sx, h', w')
+    n, _, h, w = phases.shape
+    pixels = phases.view(n, c, sy, sx, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c, h * sy, w * sx)
+    height, width = ((size - 1) * s + k for size, s, k in zip(values.shape[2:], stride, (kh, kw), strict=True))
+    return pixels[:, :, :height, :width]
 
 
 # ---- windows ----
