@@ -18,6 +18,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is mi
 
 import walk  # noqa: E402
 
+from deconvnet.atlas import pages  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -121,7 +123,7 @@ SHAPE = """() => {
 def test_hostile_names_are_text_to_a_browser_too(browser, plain_facts, tmp_path):  # noqa: F811
     """All payloads one after the other in every field: the browser makes the same elements of it as of a plain word."""
     shapes = []
-    for word in (PLAIN, "".join(PAYLOADS)):
+    for word in (PLAIN, "".join(payload[:300] for payload in PAYLOADS)):
         folder = tmp_path / str(len(shapes))
         names = sorted(render(folder, plain_facts, word))
         with walk.opened(browser, folder) as (page, faults):
@@ -269,6 +271,29 @@ def test_the_choice_survives_going_to_a_unit_and_back(opened, small_atlas):
     assert same()
     opened.reload()
     assert same()
+
+
+def test_the_grids_of_two_networks_are_ordered_and_filtered_together(browser, small_atlas, tmp_path):
+    folder = shutil.copytree(small_atlas.folder, tmp_path / "a")
+    shutil.copytree(small_atlas.folder, folder / "beside")
+    pages.write_both(folder, pages.load(folder), pages.load(folder / "beside"))
+    with walk.opened(browser, folder) as (page, faults):
+        for name in ("index", *tiny.LAYERS):
+            walk.go(page, folder / "both" / f"{name}.html")
+            assert walk.look(page, colours=True) == []
+        walk.go(page, folder / "both" / "conv2.html")
+        page.get_by_label("Order by").select_option("max")
+        page.get_by_label("Units").select_option("fires")
+        both = shown(page)
+        half = len(both) // 2
+        strongest = small_atlas.top["conv2"].maximum
+        assert both[:half] == both[half:] == sorted(both[:half], key=lambda unit: -float(strongest[unit]))
+        assert page.locator("output").inner_text() == f"{half} and {half} units"
+        with page.expect_navigation():
+            page.locator(".grid").nth(1).locator("li:not([hidden]) a").first.click()
+        assert f"/beside/conv2/{both[0]}/" in page.url
+        page.go_back()
+        assert shown(page) == both and faults == []
 
 
 def test_each_tile_of_the_grid_shows_its_own_cell(opened, small_atlas):
