@@ -32,7 +32,7 @@ def unit_picture(one: Gallery) -> tuple[bytes, tuple[int, int]]:
     size = tile_size(one)
     times = 2 if TINY < max(size) <= SMALL else 1
     left, right = (montage(tiles, 3).repeat(times, axis=0).repeat(times, axis=1) for tiles in _tiles(one, size))
-    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 85 if times > 1 else 62)
+    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 80 if times > 1 else 50)
     return content, (size[0] * times, size[1] * times)
 
 
@@ -89,7 +89,7 @@ class Sprites:
 
     def files(self) -> dict[str, bytes]:
         """The sprites by the names of their files: r0.webp … of reconstructions, p0.webp … of patches."""
-        return {f"{letter}{number}.webp": webp(page, quality=70) for letter, side in zip("rp", self.sides, strict=True)
+        return {f"{letter}{number}.webp": webp(page) for letter, side in zip("rp", self.sides, strict=True)
                 for number, page in enumerate(side)}
 
 
@@ -121,7 +121,7 @@ def way_picture(stages: Sequence[Stage]) -> bytes:
         switches = np.zeros((0, 1, 1, 3), np.uint8) if stage.switches is None else _white(stage.switches)
         between = _blank(MAP, GAP)
         rows.append(np.concatenate([_three(signal), between, _three(maps), between, _three(switches)], axis=1))
-    return webp(np.concatenate(rows), quality=50)
+    return webp(np.concatenate(rows), quality=40)
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:

@@ -135,12 +135,20 @@ function carry(choice) {
 
 /* ---- a unit's pairs ---- */
 
+const VIEWS = `<form class="view">
+  <fieldset><legend>Reconstruction and patch</legend>
+    <label><input type="radio" name="view" value="beside" checked> side by side</label>
+    <label><input type="radio" name="view" value="exchanged"> exchanged under the pointer</label>
+    <label><input type="radio" name="view" value="overlaid"> overlaid</label>
+    <label class="mix">patch <input type="range" min="0" max="100" value="50" aria-label="how much of the reconstruction is seen"> reconstruction</label></fieldset>
+</form>`;
+
 function setUpPairs(pairs) {
+  pairs.insertAdjacentHTML("afterbegin", VIEWS);
   const form = one(".view", pairs);
   const choices = all("input[name=view]", form);
   const show = () => { pairs.dataset.view = choices.find((choice) => choice.checked).value; };
   const mix = one("input[type=range]", form);
-  form.hidden = false;
   form.addEventListener("change", show);
   mix.addEventListener("input", () => pairs.style.setProperty("--mix", mix.value / 100));
   for (const tile of all(".tr", pairs)) {
@@ -157,8 +165,16 @@ function setUpPairs(pairs) {
 
 /* ---- the way down ---- */
 
+const STEPPER = `<p class="stepper">
+  <button type="button" name="up">↑ <kbd>,</kbd></button>
+  <output aria-live="polite"></output>
+  <button type="button" name="down">↓ <kbd>.</kbd></button>
+  <button type="button" name="all" aria-pressed="false">all at once</button>
+</p>`;
+
 function setUpWay(way) {
   const list = one(".descent", way);
+  list.insertAdjacentHTML("beforebegin", STEPPER);
   const steps = all(":scope > li", list);
   const { up, down, all: whole } = Object.fromEntries(all("button", way).map((button) => [button.name, button]));
   let now = 0;
@@ -171,7 +187,6 @@ function setUpWay(way) {
     down.disabled = !stepping || now === steps.length - 1;
   };
   const go = (by) => { now = Math.min(Math.max(now + by, 0), steps.length - 1); show(); };
-  one(".stepper", way).hidden = false;
   up.addEventListener("click", () => go(-1));
   down.addEventListener("click", () => go(1));
   whole.addEventListener("click", () => {
