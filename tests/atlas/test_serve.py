@@ -215,8 +215,8 @@ TRICKS = [
     "%00../secret.html", "index.html%00", "index.html%00.webp", "../secret.html%00.html", "..%c0%afsecret.html",
     "..%ef%bc%8fsecret.html", "/etc/passwd", "//etc/passwd", "%2fetc%2fpasswd", "{above}/secret.html",
     "/{above}/secret.html", "%2f{above}%2fsecret.html", "file:///{above}/secret.html", "C:/secret.html",
-    "c%3asecret.html", "link.html", "absolute.html", "linked/", "linked/index.html", "up/secret.html", "up/made2.html",
-    "up/", "loop",
+    "c%3asecret.html", "link.html", "absolute.html", "linked", "linked/", "linked/index.html", "up/secret.html",
+    "up/made2.html", "up", "up/", "loop",
     "loop/x.html", "deep/", "deep/index.html", ".hidden.html", "notes.txt", "conv1/index.html.part", "pipe.html",
     "conv1/./index.html", "conv1//index.html", "./index.html", "index.html/", "index.html/x", "a" * 300,
     "a/" * 1500, "%0a", "index.html%0a", "static/../../secret.html", "static/%2e%2e/%2e%2e/secret.html",
@@ -227,10 +227,7 @@ TRICKS = [
 @pytest.mark.timeout(30)  # opening a FIFO that nobody writes to would wait for ever
 @pytest.mark.parametrize("path", TRICKS)
 def test_a_path_that_leads_outside_leads_nowhere(served, path):
-    status, headers, body = served.get(path.format(above=str(served.folder.parent).replace(" ", "%20")))
-    if status == 307:
-        assert not headers["location"].startswith(("/", "http"))
-    assert status in (307, 404) and body == b""
+    assert served.get(path.format(above=str(served.folder.parent).replace(" ", "%20")))[::2] == (404, b"")
     assert served.said == []
 
 
@@ -676,4 +673,4 @@ def test_ctrl_c_does_not_wait_for_a_network(alone):
         for connection in connections:
             connection.close()
     assert (said, code) == ("Closed.\n", 130)
-    assert seconds < 2
+    assert seconds < 2 + serve.REST
