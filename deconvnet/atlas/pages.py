@@ -33,12 +33,14 @@ def environment() -> Environment:
 
 def short(value: float) -> str:
     """A number in three digits."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def percent(share: float) -> str:
-    """A share as a person says it."""
-    return f"{100 * share:.0f} %" if not 0 < share < 0.01 else f"{100 * share:.1g} %"
+    """A share as a person says it: none and all only where it is none and all."""
+    if 0.99 < share < 1:
+        return f"{min(100 * share, 99.9):.1f} %"
+    return f"{100 * share:.1g} %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def by(pair: Sequence[int]) -> str:

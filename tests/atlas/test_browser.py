@@ -126,11 +126,12 @@ def test_hostile_names_are_text_to_a_browser_too(browser, plain_facts, tmp_path)
     for word in (PLAIN, "".join(payload[:300] for payload in PAYLOADS)):
         folder = tmp_path / str(len(shapes))
         names = sorted(render(folder, plain_facts, word))
-        with walk.opened(browser, folder) as (page, faults):
+        with walk.opened(browser, folder, viewport=walk.TELEPHONE) as (page, faults):
             shapes.append({})
             for name in names:
                 walk.go(page, folder / name)
                 shapes[-1][name] = page.evaluate(SHAPE)
+                assert page.evaluate(walk.WIDTH) == [], name
             assert word[:200] in page.content() or word != PLAIN
             assert all("ERR_FILE_NOT_FOUND" in fault for fault in faults), faults  # there are no pictures here
     assert shapes[0] == shapes[1] and len(shapes[0]) > 8
