@@ -24,7 +24,7 @@ from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
 FORMAT = 1
-SIDES = ((1000, 224), (2500, 160), (10**9, 112))  # so many images at most, and so large each: the atlas stays small
+SIDES = ((1000, 224), (2500, 160), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 
 def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Sequence[str],
