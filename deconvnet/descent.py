@@ -36,7 +36,8 @@ class Stage:
     """The signal after one step down, with what the network had there on its way up.
 
     Attributes:
-        step: ``seed``, ``unpool``, ``rectify``, ``filter`` or ``spread`` (average pooling's).
+        step: ``seed``, ``unpool``, ``rectify``, ``filter``, ``spread`` (average pooling's), or ``pass`` where none of
+            them lies between the activation and pixels.
         module: the layer whose step it is.
         how: the kernel and the stride, in words.
         passed: what lay between this step and the one above it and is not drawn, in words.
@@ -114,6 +115,7 @@ class _Notes:
         first = [replace(stage, maps=stage.maps.clip(min=0))
                  for stage in self.stage("seed", self.layer, "", _around(start, maps), maps)]
         arrived = walk_back(self.tape, number, start, self.step, self.meet)
+        self.stages = self.stages or [self.stage("pass", "", "", arrived, self.tape.values[0])]
         last = self.stages[-1][0]
         pixels = self.stage(last.step, last.module, last.how, arrived, self.tape.values[0])  # where branches met: sums
         return arrived, [first, *self.stages[:-1],
@@ -150,8 +152,8 @@ class _Notes:
         size = (maps.shape[2], maps.shape[3])
         return [Stage(step, module, how, passed, own, below, None if switches is None else switches[row], (y, x), size,
                       count=len(own))
-                for row, (own, below, (y, x)) in enumerate(zip(signal.values.cpu().numpy(), there,
-                                                               signal.origin.tolist(), strict=True))]
+                for row, (own, below, (y, x)) in enumerate(zip(_array(signal.values), there, signal.origin.tolist(),
+                                                               strict=True))]
 
 
 def _under(maps: Tensor, signal: Signal) -> np.ndarray:
@@ -161,7 +163,12 @@ def _under(maps: Tensor, signal: Signal) -> np.ndarray:
     for image, origin in zip(signal.image.tolist(), signal.origin, strict=True):
         whole = Signal(maps[image, None], torch.zeros_like(signal.origin[:1]), signal.image[:1])  # (1, C, H, W)
         parts.append(rewindow(whole, origin[None], size).values)
-    return torch.cat(parts).cpu().numpy()
+    return _array(torch.cat(parts))
+
+
+def _array(values: Tensor) -> np.ndarray:
+    """The values for numpy, which has no bfloat16."""
+    return values.to(torch.float32 if values.dtype == torch.bfloat16 else values.dtype).cpu().numpy()
 
 
 def _around(signal: Signal, maps: Tensor, most: int = 15) -> Signal:
@@ -202,7 +209,8 @@ def _switched(call: Call) -> Tensor | None:
 def with_chosen(stages: Sequence[Stage], unit: int, count: int) -> list[Stage]:
     """The stages, each with the maps that are drawn: the unit, then the ``count`` strongest, then the three colours.
 
-    From an unpooling to the filtering below it the maps are the same, those that are strongest before the filtering.
+    From an unpooling to the filtering below it the maps are the same, those that are strongest before the filtering;
+    where rectification leaves none of them, those that are strongest before it.
     """
     chosen: list[tuple[int, ...]] = []
     for stage, below in reversed(list(zip(stages, [*stages[1:], None], strict=True))):
@@ -210,7 +218,7 @@ def with_chosen(stages: Sequence[Stage], unit: int, count: int) -> list[Stage]:
             chosen.insert(0, tuple(range(len(stage.signal))))
         elif stage.step == "seed":
             chosen.insert(0, (unit,))
-        elif below.step != "filter" and below.follows and len(below.signal) == len(stage.signal):
+        elif below.step != "filter" and below.follows and len(below.signal) == len(stage.signal) and chosen[0]:
             chosen.insert(0, chosen[0])
         else:
             strength = np.abs(stage.signal).max((1, 2))

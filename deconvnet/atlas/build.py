@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UsageError
 from ..files import begun, flush_all, made_folder, sweep, write_whole
-from ..gallery import gallery
+from ..gallery import gallery, place_of
 from ..images import Images
 from ..projection import field_of
 from ..report import network_name, printable
@@ -48,11 +48,11 @@ def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Seque
     used = {int(n) for layer in layers for n in top[layer].images.flatten() if n >= 0}
     side = next(side for most, side in SIDES if len(used) <= most)
     views = _Views(images, folder / "images", side, used)
-    tape = record(net, torch.zeros(1, 3, *about["size"]))
+    tape = record(net, torch.zeros(1, 3, *about["size"]).to(*place_of(net)))
     for layer in layers:
         place = folder / about["folders"][layer]
         if not (place / "units.json").exists():
-            height, width = tape.activations(layer).shape[2:]
+            height, width = tape.maps(layer).shape[2:]
             facts = layer_facts(top, layer, (height, width), field_of(tape, layer))
             _make_layer(place, net, top, layer, views, facts, progress)
 

@@ -74,6 +74,11 @@ class Site:
         """The teacher's words for a unit, or none."""
         return self.labels_of(layer).get(unit, "")
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any unit that is shown has a label."""
+        return any(map(self.labels_of, self.layers))
+
     def class_name(self, label: int) -> str:
         """The name of a class; its number where it has none."""
         return self.about["classes"][label] if label < len(self.about["classes"]) else str(label)

@@ -149,7 +149,7 @@ def _words(stage: Stage) -> tuple[str, str]:
     down, up = {  # the paper's words
         "unpool": ("max unpooling", "max pooling"), "rectify": ("rectified linear", "rectified linear"),
         "filter": ("convolutional filtering {Fᵀ}", "convolutional filtering {F}"),
-        "spread": ("spread evenly", "average pooling"),
+        "spread": ("spread evenly", "average pooling"), "pass": ("passed through", "passed through"),
     }[stage.step]
     about = f" {stage.module}" + (f", {stage.how}" if stage.how else "")
     notes = "; ".join(stage.passed or (() if stage.follows else ("another branch",)))
