@@ -175,6 +175,8 @@ def test_keys_with_ctrl_and_in_fields_are_the_browsers(opened, small_atlas):
     opened.get_by_label("Order by").focus()
     for key in ("ArrowRight", "ArrowLeft", "h", "w"):
         opened.keyboard.press(key)
+        opened.wait_for_timeout(150)  # so that a page would be left
+        assert opened.url.partition("#")[0].endswith("/conv2/index.html")
     opened.keyboard.press("Control+ArrowRight")
     opened.keyboard.press("Alt+h")
     assert opened.url.partition("#")[0].endswith("/conv2/index.html") and not opened.get_by_role("dialog").is_visible()
