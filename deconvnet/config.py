@@ -12,11 +12,13 @@ from .errors import UsageError
 
 LIMIT = 1_000_000  # bytes; a configuration is a page, and what is larger is another file given by mistake
 
+_TIMES = [f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")]  # as which YAML reads 3:12
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its traps: no key twice, no aliases; 1e-3 is a number."""
+    """YAML without its traps: no key twice, no aliases; 1e-3 is a number, and the key 3:12 no 192 seconds."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
@@ -28,6 +30,8 @@ class _Loader(yaml.SafeLoader):
         """The mapping as a dict. Raises ConstructorError where a key stands twice; PyYAML alone keeps the last."""
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag in _TIMES and ":" in key_node.value:
+                key_node.tag = self.DEFAULT_SCALAR_TAG
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, f"a key must be text: {key!r}", key_node.start_mark)

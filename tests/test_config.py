@@ -46,6 +46,13 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path, written: s
     assert load(tmp_path, f"images: x\nrate: {written}\n").rate == value
 
 
+@pytest.mark.parametrize("key", ["3:12", "10:59:59", "-1:30", "1:30.5"])
+def test_a_key_with_a_colon_is_text_and_no_time(tmp_path: Path, key: str) -> None:
+    """The address of a unit is such a key: ``3:12`` is unit 12 of layer 3, and no 192 seconds."""
+    (tmp_path / "toy.yaml").write_text(f"{key}: wheels\n")
+    assert config.read(tmp_path / "toy.yaml") == {key: "wheels"}
+
+
 WRONG = {
     "unknown": ("images: x\nrat: 0.1\n", ["rat: unknown key", "did you mean rate?"]),
     "unknown, unlike any": ("images: x\nzzzzz: 0.1\n", ["zzzzz: unknown key", "flip", "stages"]),
