@@ -340,7 +340,8 @@ def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None
     words = _labels(file, labels)
     left = _atlas(file, folder, _names(layers), (model, weights, images))
     if beside is None:
-        pages.write(folder, pages.load(folder, words), progress=True)
+        one = pages.load(folder, words)
+        pages.write(folder, one, progress=True)
     else:
         right = _atlas(beside, writable_folder(folder / "beside"), None, (model2, weights2, images))
         one = pages.load(folder, words, "both/index.html", right)
@@ -348,6 +349,10 @@ def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None
         pages.write(folder, one, progress=True)
         pages.write(folder / "beside", other, progress=True)
         pages.write_both(folder, one, other)
+    if hidden := [layer for layer in words if layer not in one.about["folders"]]:
+        print(f"There are labels of layers that are not in this atlas: {', '.join(hidden)}")
+    if beside is None and (folder / "both").exists():
+        print(f"{folder / 'both'} is as it was: to renew the pages of two networks, give --beside again")
     print(f"Open {folder / 'index.html'} in a browser")
 
 

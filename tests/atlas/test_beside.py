@@ -1,6 +1,7 @@
 """The command, from a scan to an atlas; and two networks side by side."""
 
 import re
+import shutil
 from pathlib import Path
 
 import checks
@@ -101,6 +102,19 @@ def test_what_the_command_refuses(small_atlas, tmp_path, capsys, words, code, sa
     assert re.search(says, shown.err) and "Traceback" not in shown.err
     if code == 0:
         assert not [fault for page in checks.pages(tmp_path / "out") for fault in checks.faults(tmp_path / "out", page)]
+
+
+def test_what_is_not_shown_or_not_renewed_is_said(small_atlas, both, tmp_path, capsys):
+    """Labels of layers that the atlas leaves out; and pages of two networks, which need both scans."""
+    out, labels = tmp_path / "out", tmp_path / "labels.yaml"
+    shutil.copytree(both, out)
+    labels.write_text("conv2:1: other words")
+    assert command(small_atlas, "--out", out, "--labels", labels) == 0
+    assert "give --beside again" in capsys.readouterr().out
+    assert "other words" not in (out / "both" / "conv2.html").read_text(encoding="utf-8")
+    assert command(small_atlas, "--out", tmp_path / "few", "--labels", labels, "--layers", "conv1") == 0
+    shown = capsys.readouterr().out
+    assert "--beside" not in shown and "labels of layers that are not in this atlas: conv2" in shown
 
 
 def test_the_command_refuses_a_folder_with_something_else_in_it(small_atlas, tmp_path, capsys):
