@@ -120,4 +120,5 @@ def test_what_is_not_shown_or_not_renewed_is_said(small_atlas, both, tmp_path, c
 def test_the_command_refuses_a_folder_with_something_else_in_it(small_atlas, tmp_path, capsys):
     (tmp_path / "mine").write_text("x")
     assert command(small_atlas, "--out", tmp_path) == 2
-    assert "is not empty, and not an atlas" in capsys.readouterr().err and tiny.content(tmp_path) == {"mine": b"x"}
+    assert "is not empty, and not an atlas" in capsys.readouterr().err
+    assert tiny.content(tmp_path) == {"mine": b"x"}
