@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -112,3 +113,16 @@ def test_the_atlas_benchmark_compares_galleries_and_pages_of_the_same_units(
     assert all(one["atlas"] > 0 and one["galleries"] > 0 for one in result["turns"])
     assert result["files"] > 4 * 2 and 0 < result["megabytes"] < 1
     assert f"ratio {result['ratio']:.3f}" in capsys.readouterr().out
+
+
+def test_the_projection_benchmark_counts_the_arithmetic_of_the_windows(
+        tmp_path, capsys, one_thread, monkeypatch) -> None:
+    projection = opened("projection")
+    monkeypatch.setattr(projection, "SIDE", 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Captum's, of the hooks that it sets
+        projection.benchmark(layers=["conv1", "conv2"], count=4, few=1, repetitions=1, out=str(tmp_path / "out.json"))
+    result = json.loads((tmp_path / "out.json").read_text())
+    counted = {layer: one["multiply_adds"] for layer, one in result["layers"].items()}
+    assert counted == {"conv1": 3 * 7 * 7, "conv2": 96 * 5 * 5 + 96 * 11 * 11 * 3 * 7 * 7}
+    assert result["all"] > 0 and "times as fast" in capsys.readouterr().out
