@@ -71,11 +71,11 @@ _PASSED = {"local_response_norm": "contrast norm. passed through", "batch_norm":
            "cat": "split into the parts"}
 
 
-Descents = Callable[[list["Stage"], int], list["Stage"]]
+Keep = Callable[[list[Stage], int], list[Stage]]
 
 
 def descend(tape: Tape, layer: str, units: Sequence[Sequence[int]], before_relu: bool = True,
-            keep: Descents | None = None) -> tuple[Projection, list[list[Stage]]]:
+            keep: Keep | None = None) -> tuple[Projection, list[list[Stage]]]:
     """What ``project`` gives, and of each activation every step of its way down, from the activation to pixels.
 
     Args:

@@ -10,6 +10,7 @@ from dom import read
 from torch import nn
 
 from deconvnet import record
+from deconvnet.atlas import pages
 from deconvnet.atlas.steps import sentence
 from deconvnet.descent import chosen_only, descend
 from deconvnet.images import Preprocess
@@ -94,3 +95,18 @@ def test_labels_of_layers_that_are_not_shown_leave_no_heading(small_atlas, tmp_p
     folder = tiny.make(tmp_path / "out", small_atlas.net, small_atlas.top, small_atlas.images, ("conv1",),
                        {"conv3": {0: "not here"}})
     assert "with a label" not in read(folder / "index.html").one("main").words
+
+
+def test_without_classes_nothing_is_said_of_selectivity(small_atlas, tmp_path):
+    """Neither as an order of a grid nor in the table of two networks."""
+    for path in sorted((small_atlas.folder.parent / "photographs").rglob("c*@*.png"))[:3]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    images = tiny.open_images(tmp_path, small_atlas.net)
+    top = tiny.scan(small_atlas.net, images, ("conv1",))
+    for place in ("out", "out/beside"):
+        folder = tiny.make(tmp_path / place, small_atlas.net, top, images, ("conv1",), {})
+    one, other = pages.load(tmp_path / "out"), pages.load(folder)
+    pages.write_both(tmp_path / "out", one, other)
+    for name in ("conv1/index.html", "both/index.html", "both/conv1.html"):
+        assert "electivity" not in read(tmp_path / "out" / name).one("main").words, name
+    assert "electivity" in read(small_atlas.folder / "conv1" / "index.html").one("main").words
