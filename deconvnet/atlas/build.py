@@ -116,7 +116,8 @@ class _Views(Dataset):
     def __init__(self, images: Images, folder: Path, side: int, used: set[int]) -> None:
         self.images, self.folder, self.side = images, made_folder(folder), side
         self.files, self.preprocess = images.files, images.preprocess
-        self.missing = {n for n in used if not (folder / f"{n}.webp").exists()}
+        kept = {path.name for path in folder.iterdir() if path.stat().st_size}  # a power cut may leave an empty file
+        self.missing = {n for n in used if f"{n}.webp" not in kept}
 
     def __len__(self) -> int:
         return len(self.images)

@@ -61,6 +61,16 @@ def test_interrupted_in_a_unit_it_goes_on_to_the_same_bytes(small_atlas, one_lay
     assert tiny.content(make(small_atlas, tmp_path)) == one_layer
 
 
+def test_images_that_a_power_cut_emptied_are_made_again(small_atlas, one_layer, tmp_path):
+    """They are flushed with their layer: before, the name of one may be on the disk and its content not."""
+    make(small_atlas, tmp_path)
+    for layer in ONE:
+        (tmp_path / layer / "units.json").unlink()
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"")
+    assert tiny.content(make(small_atlas, tmp_path)) == one_layer
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the lives are forks")
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(small_atlas, one_layer, tmp_path):
     """Nothing half-written ever bears its final name, and nothing is left behind."""
