@@ -50,8 +50,7 @@ def unpool(call: Call, signal: Signal) -> list[Signal]:
     """
     assert call.switches is not None  # the tape keeps them for every max-pooling
     switches = look_up(call.switches, signal)                           # (n, C, h, w) flat positions in the input
-    width = bind(call).input.shape[-1]
-    return [_scatter(signal, switches // width, switches % width, _slide(call))]
+    return [_scatter(signal, switches, bind(call).input.shape[-1], _slide(call))]
 
 
 def rectify(call: Call, signal: Signal) -> list[Signal]:
@@ -155,9 +154,10 @@ def differentiate_norm(call: Call, signal: Signal) -> list[Signal]:
 def unpool_to_center(call: Call, signal: Signal) -> list[Signal]:
     """Each value to the middle of its pooling window, as far as that lies on the map: what is left without switches."""
     slide = _slide(call)
-    cells = [_center(signal, axis, slide, bind(call).input.shape[-2:][axis]) for axis in (0, 1)]   # (n, h), (n, w)
-    shape = signal.values.shape
-    return [_scatter(signal, cells[0][:, None, :, None].expand(shape), cells[1][:, None, None, :].expand(shape), slide)]
+    height, width = bind(call).input.shape[-2:]
+    ys, xs = _center(signal, 0, slide, height), _center(signal, 1, slide, width)             # (n, h), (n, w)
+    places = ys[:, None, :, None] * width + xs[:, None, None, :]
+    return [_scatter(signal, places.expand(signal.values.shape), width, slide)]
 
 
 # ---- how each call slides over its input ----
@@ -438,13 +438,15 @@ def _below(origin: Tensor, slide: Sliding) -> Tensor:
     return origin * origin.new_tensor(slide.stride) - origin.new_tensor(slide.padding)
 
 
-def _scatter(signal: Signal, ys: Tensor, xs: Tensor, slide: Sliding) -> Signal:
-    """The signal's values, summed where they meet, at rows ``ys`` and columns ``xs`` (n, C, h, w) of the map below."""
+def _scatter(signal: Signal, places: Tensor, columns: int, slide: Sliding) -> Signal:
+    """The signal's values, summed where they meet, at flat ``places`` (n, C, h, w) of a map with so many columns."""
     n, channels, h, w = signal.values.shape
     origin = _below(signal.origin, slide)
     height, width = slide.extent((h, w))
-    ys, xs = ys - origin[:, 0, None, None, None], xs - origin[:, 1, None, None, None]
-    cells = (ys * width + xs).clamp(0, height * width - 1)  # what the clamp catches is outside the map, and zero
+    first = origin[:, 0] * width + origin[:, 1]                          # (n,)
+    # row · width + column − first, of a place that is row · columns + column; in place, for this is a third of the work
+    cells = places.div(columns, rounding_mode="floor").mul_(width - columns).add_(places).sub_(first.view(-1, 1, 1, 1))
+    cells.clamp_(0, height * width - 1)  # what the clamp catches is outside the map, and zero
     flat = signal.values.new_zeros(n, channels, height * width)
     flat.scatter_add_(2, cells.flatten(2), signal.values.flatten(2))
     return Signal(flat.view(n, channels, height, width), origin, signal.image)
