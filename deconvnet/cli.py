@@ -340,7 +340,7 @@ def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None
     words = _labels(file, labels)
     left = _atlas(file, folder, _names(layers), (model, weights, images))
     if beside is None:
-        one = pages.load(folder, words)
+        one = pages.load(folder, words, *pages.beside(folder))
         pages.write(folder, one, progress=True)
     else:
         right = _atlas(beside, writable_folder(folder / "beside"), None, (model2, weights2, images))

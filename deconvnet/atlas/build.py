@@ -19,11 +19,10 @@ from ..report import network_name, printable
 from ..scanned import Scan, encode
 from ..tape import record
 from .facts import Facts, layer_facts, tile_facts, unit_facts
-from .pages import read
+from .pages import FORMAT, read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
-FORMAT = 1
 SIDES = ((1000, 224), (2500, 160), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 

@@ -19,6 +19,7 @@ from .places import link
 from .steps import sentence
 
 STATIC = ("atlas.css", "atlas.js")
+FORMAT = 1  # of atlas.json and units.json
 
 
 def environment() -> Environment:
@@ -89,11 +90,20 @@ class Site:
 
 
 def load(folder: Path, labels: Labels | None = None, both: str = "", other: str = "") -> Site:
-    """The atlas whose pictures and facts lie in a folder. Raises DeconvnetError where they are damaged."""
+    """The atlas whose pictures and facts lie in a folder. Raises DeconvnetError where they are damaged or of old."""
     about = read(folder / "atlas.json", "folders")
+    if about.get("format") != FORMAT:
+        raise DeconvnetError(f"{folder} holds an atlas of another version of deconvnet: delete it and make it again")
     layers = [read(folder / place / "units.json", "list") | {"folder": place, "key": layer}
               for layer, place in about["folders"].items()]
     return Site(about, layers, labels or {}, both, other)
+
+
+def beside(folder: Path) -> tuple[str, str]:
+    """Where the page of two networks lies in an atlas, and the name of the other; two empty words if there is none."""
+    if not (folder / "both" / "index.html").exists():
+        return "", ""
+    return "both/index.html", read(folder / "beside" / "atlas.json", "name")["name"]
 
 
 def read(path: Path, key: str) -> Facts:

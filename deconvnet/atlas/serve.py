@@ -253,12 +253,17 @@ class _Pages:
         return path if path.is_relative_to(self.folder) else None
 
     def static(self, request: Request) -> Response:
-        """What the page of one's own needs, or else what the atlas has there."""
+        """What the page of one's own needs, or else what the atlas has there; its script then leads to that page."""
         name = request.path_params["name"]
-        if name not in OWN:
-            return self.file(request)
-        content = resources("deconvnet.atlas").joinpath("static", name).read_bytes()
-        return Response(content, headers={"Content-Type": KINDS[Path(name).suffix]})
+        found = Response(_resource(name), headers={"Content-Type": KINDS[Path(name).suffix]}) if name in OWN else \
+            self.file(request)
+        if name == "atlas.js" and found.status_code == 200:
+            return Response(bytes(found.body) + _resource("served.js"), headers={"Content-Type": KINDS[".js"]})
+        return found
+
+
+def _resource(name: str) -> bytes:
+    return resources("deconvnet.atlas").joinpath("static", name).read_bytes()
 
 
 # ---- a picture of one's own ----

@@ -112,6 +112,7 @@ def test_what_is_not_shown_or_not_renewed_is_said(small_atlas, both, tmp_path, c
     assert command(small_atlas, "--out", out, "--labels", labels) == 0
     assert "give --beside again" in capsys.readouterr().out
     assert "other words" not in (out / "both" / "conv2.html").read_text(encoding="utf-8")
+    assert 'href="both/index.html"' in (out / "index.html").read_text(encoding="utf-8"), "the way to them is lost"
     assert command(small_atlas, "--out", tmp_path / "few", "--labels", labels, "--layers", "conv1") == 0
     shown = capsys.readouterr().out
     assert "--beside" not in shown and "labels of layers that are not in this atlas: conv2" in shown

@@ -18,9 +18,10 @@ from dom import parse, read
 from PIL import Image
 
 import deconvnet
+from deconvnet.atlas.pages import load
 from deconvnet.atlas.pictures import ACROSS, BLANK, CELL, DOWN, GAP, MAP, MAPS
 from deconvnet.descent import chosen_only, descend
-from deconvnet.errors import UnreadableImage
+from deconvnet.errors import DeconvnetError, UnreadableImage
 from deconvnet.gallery import gallery
 
 # ---- every page ----
@@ -469,3 +470,10 @@ def test_pictures_are_webp_and_small(small_atlas):
         assert image.format == "WEBP" and not image.info.get("exif") and not image.info.get("xmp")
     assert json.loads((small_atlas.folder / "conv1" / "units.json").read_text())["units"] == 6
     assert torch.get_num_threads() == 1
+
+
+def test_an_atlas_of_another_version_is_refused(small_atlas, tmp_path):
+    about = json.loads((small_atlas.folder / "atlas.json").read_text(encoding="utf-8"))
+    (tmp_path / "atlas.json").write_text(json.dumps(about | {"format": 0}), encoding="utf-8")
+    with pytest.raises(DeconvnetError, match="another version"):
+        load(tmp_path)
