@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files as resources
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote, urlencode, urlsplit
@@ -139,6 +140,10 @@ JPEG = encode(photograph(), "JPEG", quality=95)
 def test_the_whole_atlas_is_served_under_the_token(served, small_atlas):
     for name, content in tiny.content(small_atlas.folder).items():
         status, headers, body = served.get(quote(name))
+        if name == "static/atlas.js":  # and then the way to the page of one's own
+            assert body.startswith(content) and body.endswith(resources("deconvnet.atlas").joinpath(
+                "static", "served.js").read_bytes())
+            body = content
         assert (status, body) == (200, content), name
         assert headers["content-type"].partition(";")[0] in ("text/html", "text/css", "text/javascript", "image/webp",
                                                              "application/json")
