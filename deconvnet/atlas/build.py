@@ -23,7 +23,7 @@ from .pages import FORMAT, read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
-SIDES = ((1000, 224), (2500, 160), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
+SIDES = ((500, 224), (1500, 128), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 
 def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Sequence[str],
