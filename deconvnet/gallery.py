@@ -73,7 +73,7 @@ class Gallery:
 
 def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images: Any, *, method: str = "deconvnet",
             unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8, tolerance: float = 1e-3,
-            descent: int = 0, progress: bool = False) -> Iterator[Gallery]:
+            descent: int = 0, together: int | None = None, progress: bool = False) -> Iterator[Gallery]:
     """The galleries of some units of a layer, in the order of ``units``, made as they are asked for.
 
     Args:
@@ -90,17 +90,18 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
             the layer's strongest.
         descent: how many maps to keep of every stage of the strongest activation's way down; 0: no stages. It is the
             paper's way down, whatever the method.
+        together: units whose tiles are in memory at once (64): an image that several of them need is recorded once.
         progress: show a progress bar.
 
-    Memory holds one batch, and the tiles of 64 units. An image that cannot be read any more is left out, and named in
-    ``missing``. Raises UsageError for a layer or unit that does not exist, and DeconvnetError where the images are not
-    those of the scan, or an activation is not the scan's because images or weights have changed.
+    Memory holds one batch, and the tiles of those units. An image that cannot be read any more is left out, and named
+    in ``missing``. Raises UsageError for a layer or unit that does not exist, and DeconvnetError where the images are
+    not those of the scan, or an activation is not the scan's because images or weights have changed.
     """
     numbers = _check_units(units, layer, len(top[layer].values))
     _check_images(top, images)
     maker = _Maker(net, top, layer, images, inverse or _inverse(net, images), method, unpool, tolerance,
                    descent)
-    return maker.make(numbers, batch_size, progress)
+    return maker.make(numbers, batch_size, together or TOGETHER, progress)
 
 
 def _parts(items: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -141,8 +142,8 @@ class _Maker:
     tolerance: float
     descent: int
 
-    def make(self, units: Sequence[int], batch_size: int, progress: bool) -> Iterator[Gallery]:
-        groups = [(group, self._entries(group)) for group in _parts(units, TOGETHER)]
+    def make(self, units: Sequence[int], batch_size: int, together: int, progress: bool) -> Iterator[Gallery]:
+        groups = [(group, self._entries(group)) for group in _parts(units, together)]
         total = sum(len({entry.image for entry in entries}) for _, entries in groups)
         with tqdm(total=total, desc=self.layer, unit=" images", disable=not progress) as bar:
             for group, entries in groups:

@@ -1,7 +1,9 @@
 """The pictures and facts of an atlas, from a scan: layer by layer, so that it goes on where it was cut off."""
 
 import json
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UsageError
 from ..files import begun, flush_all, made_folder, sweep, write_whole
-from ..gallery import gallery, place_of
+from ..gallery import Gallery, gallery, place_of
 from ..images import Images
 from ..projection import field_of
 from ..report import network_name, printable
@@ -23,6 +25,8 @@ from .pages import FORMAT, read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
+THREADS, MOST = 2, 64  # that compress pictures, and units that wait for it, for each holds its tiles in memory
+TOGETHER = 192  # units of a gallery in memory at once: half a gigabyte of 139×139 tiles, and fewer images recorded anew
 SIDES = ((500, 224), (1500, 128), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 
@@ -88,25 +92,40 @@ def _take(folder: Path, about: Facts) -> None:
 
 def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Views", facts: Facts,
                 progress: bool) -> None:
-    """The pictures of a layer, and then units.json, which says that all of them are there."""
+    """The pictures of a layer, and then units.json, which says that all of them are there.
+
+    They are compressed while the next galleries are computed.
+    """
     made_folder(place)
     units = unit_facts(top, layer)
     sprites = Sprites(len(units), top.k)
     facts["tile"] = [1, 1]
-    for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, progress=progress):
-        own = made_folder(place / str(one.unit))
-        units[one.unit] |= tile_facts(one)
-        if len(one.values):
-            sprites.add(one)
-            picture, size = unit_picture(one)
-            facts["tile"], facts["window"] = list(size), list(one.patches.shape[1:3])
-            write_whole(own / "unit.webp", picture, flush=False)
-        if one.descent:
-            write_whole(own / "way.webp", way_picture(one.descent), flush=False)
+    waiting: deque[Future[Facts]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, together=TOGETHER,
+                           progress=progress):
+            units[one.unit] |= tile_facts(one)
+            waiting.append(pool.submit(_write_unit, made_folder(place / str(one.unit)), one, sprites))
+            while waiting and (waiting[0].done() or len(waiting) > MOST):  # what fails is told soon
+                facts |= waiting.popleft().result()
+        for written in waiting:
+            facts |= written.result()
     for name, content in sprites.files().items():
         write_whole(place / name, content, flush=False)
     flush_all()
     write_whole(place / "units.json", json.dumps(facts | {"list": units}, separators=(",", ":")).encode())
+
+
+def _write_unit(own: Path, one: Gallery, sprites: Sprites) -> Facts:
+    """The pictures of a unit, in its own folder and in its cell of the layer's; what a layer's pages need to know."""
+    if one.descent:
+        write_whole(own / "way.webp", way_picture(one.descent), flush=False)
+    if not len(one.values):
+        return {}
+    sprites.add(one)
+    picture, size = unit_picture(one)
+    write_whole(own / "unit.webp", picture, flush=False)
+    return {"tile": list(size), "window": list(one.patches.shape[1:3])}
 
 
 class _Views(Dataset):

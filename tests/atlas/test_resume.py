@@ -192,7 +192,10 @@ CASES += [(kind, "mkdir", number) for kind in FOLDERS for number in (errno.ENOSP
 
 
 def test_what_cannot_be_written_is_named_and_leaves_nothing_half_done(small_atlas, one_layer, tmp_path, monkeypatch):
-    """Each failure happens to the same folder, in which the next attempt goes on; at the end all is as it should be."""
+    """Each failure happens to the same folder, in which the next attempt goes on; at the end all is as it should be.
+
+    A unit's pictures are written beside those of others, so that more than one may fail before it is told.
+    """
     folder = tmp_path / "out"
     folder.mkdir()
     for kind, operation, number in CASES:
@@ -203,7 +206,7 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing_half_done(small_atla
             refusing = Refusing(patch, folder, kind, operation, number)
             with pytest.raises(DeconvnetError, match=r"cannot be (written|made)") as caught:
                 make(small_atlas, folder)
-        assert refusing.times == 1 and os.strerror(number) in str(caught.value), (kind, operation)
+        assert refusing.times >= 1 and os.strerror(number) in str(caught.value), (kind, operation)
         assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
         there = tiny.content(folder)
         assert all(one_layer[name] == content for name, content in there.items()), (kind, operation)
