@@ -11,16 +11,16 @@ from ..descent import Stage
 from ..gallery import Gallery
 from ..render import normalise, robust_scale, shrunk, shrunk_signed
 
-LARGEST = 120           # pixels on the longer side of a tile on a unit's page, at most
+LARGEST = 112           # pixels on the longer side of a tile on a unit's page, at most
 TINY, SMALL = 16, 40    # tiles up to the one are kept without loss, up to the other at twice the size, for WebP halves
                         # colours, and a page enlarges them
 CELL = 96               # pixels on a side of a unit in the grid of its layer
 ACROSS, DOWN = 8, 4     # units in one sprite of a layer
-MAPS, MAP, GAP = 3, 33, 9   # maps of each stage of a way down, pixels on a side of one, and between three and three
+MAPS, MAP, GAP = 3, 32, 16  # maps of each stage of a way down, pixels on a side of one, and between three and three
 BLANK = (72, 76, 88)    # where there is nothing: bluish, for grey is zero
 
 
-def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 55) -> bytes:
+def webp(pixels: np.ndarray, lossless: bool = False, quality: int = 60) -> bytes:
     """Pixels (h, w, 3), uint8, as a WebP file; the same bytes every time."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", lossless=lossless, quality=0 if lossless else quality, method=2)
@@ -32,7 +32,7 @@ def unit_picture(one: Gallery) -> tuple[bytes, tuple[int, int]]:
     size = tile_size(one)
     times = 2 if TINY < max(size) <= SMALL else 1
     left, right = (montage(tiles, 3).repeat(times, axis=0).repeat(times, axis=1) for tiles in _tiles(one, size))
-    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 80 if times > 1 else 45)
+    content = webp(np.concatenate([left, right], axis=1), max(size) <= TINY, 80 if times > 1 else 50)
     return content, (size[0] * times, size[1] * times)
 
 
