@@ -80,7 +80,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(small_atlas, one_laye
     assert ran.returncode == 0, ran.stderr
     seen = json.loads(ran.stdout)
     assert seen["kills"] >= 18 and seen["atlases"] >= 1
-    assert len(set(seen["files"])) > 2, "at different moments; pictures are written in bursts, so not at as many as kills"
+    assert len(set(seen["files"])) > 2, "at different moments; not as many as kills, for pictures come in bursts"
     for number in range(seen["atlases"]):
         assert tiny.content(tmp_path / str(number)) == one_layer
 
