@@ -75,12 +75,11 @@ def test_images_that_a_power_cut_emptied_are_made_again(small_atlas, one_layer, 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(small_atlas, one_layer, tmp_path):
     """Nothing half-written ever bears its final name, and nothing is left behind."""
     root = small_atlas.folder.parent
-    program = [sys.executable, killed.__file__, root / "top.safetensors", root / "photographs", tmp_path, "18"]
+    program = [sys.executable, killed.__file__, root / "top.safetensors", root / "photographs", tmp_path, "30"]
     ran = subprocess.run(program, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     seen = json.loads(ran.stdout)
-    assert seen["kills"] >= 18 and seen["atlases"] >= 1
-    assert len(set(seen["files"])) > 2, "at different moments; not as many as kills, for pictures come in bursts"
+    assert seen["kills"] >= 30 and seen["atlases"] >= 1 and len(set(seen["files"])) > 5  # at many different moments
     for number in range(seen["atlases"]):
         assert tiny.content(tmp_path / str(number)) == one_layer
 
