@@ -5,13 +5,10 @@ count, split into shards and resume point, and for any batch size as far as the 
 round differently for another batch size, which is why every batch is filled up to the same size).
 """
 
-import hashlib
 import json
 import os
-import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,12 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .batches import Batch, batches, is_indexed, kind, length, unequal
-from .describe import fingerprint
-from .errors import DeconvnetError, UnreadableImage, UsageError
-from .files import write_whole
-from .scanned import LayerScan, Scan, decode, encode, read_bytes
-from .tape import Enough, count_calls, full_precision, resolve, watch
-from .topk import Found, NotFinite
+from .errors import UnreadableImage, UsageError
+from .forward import Forward
+from .resume import Checkpoint, fingerprint_of
+from .scanned import Scan
+from .tape import full_precision
+from .topk import Found
 
 
 def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[str] | None = None, k: int = 9, *,
@@ -66,15 +63,15 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     _check_mode(net)
     blank = _blank(images, k, per_image, shard, provenance)
     wanted = [layers] if isinstance(layers, str) else layers
-    store = _Checkpoint(checkpoint, every)
+    store = Checkpoint(checkpoint, every)
     if checkpoint is not None:
-        store.fingerprint = _fingerprint(net, images, blank, layers=wanted, batch_size=batch_size)
+        store.fingerprint = fingerprint_of(net, images, blank, layers=wanted, batch_size=batch_size)
     result = store.load() or blank
     with _placed(net, device) as place, full_precision(), _bar(progress, images, shard) as bar:
         stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers)
         with closing(stream), torch.no_grad(), store.kept(result):
             bar.update(result.count + len(result.unreadable))
-            _go_through(_Forward(net, wanted, place), stream, result, strict, store, bar)
+            _go_through(Forward(net, wanted, place), stream, result, strict, store, bar)
     _check_seen(result, images)
     if out is not None:
         result.save(out)
@@ -82,7 +79,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     return result
 
 
-def _go_through(forward: "_Forward", batches: Iterator[Batch], result: Scan, strict: bool, store: "_Checkpoint",
+def _go_through(forward: Forward, batches: Iterator[Batch], result: Scan, strict: bool, store: Checkpoint,
                 bar: tqdm) -> None:
     """Take every batch into the result."""
     shape: torch.Size | None = None
@@ -103,65 +100,6 @@ def _go_through(forward: "_Forward", batches: Iterator[Batch], result: Scan, str
             result.unreadable.update({number: (name, reason) for number, name, reason in batch.unreadable})
         store.save_if_due(result)
         bar.update(len(batch.numbers) + len(batch.unreadable))
-
-
-class _Forward:
-    """A forward pass that finds what each layer has to offer, on its way."""
-
-    def __init__(self, net: nn.Module, layers: Sequence[str] | None, device: torch.device) -> None:
-        self.net, self.layers, self.device = net, layers, device
-        self.dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
-        self.names: dict[str, str] = {}  # as ``watch`` says it → as the user says it
-
-    def __call__(self, batch: Batch, result: Scan) -> dict[str, Found]:
-        """What each layer has to offer, by name. At the first batch the layers are laid out in the result."""
-        assert batch.images is not None
-        images = batch.images.to(self.device, self.dtype)  # (size, 3, H, W)
-        rows = batch.slots if batch.unreadable else slice(len(batch.slots))
-        numbers = torch.tensor(batch.numbers)  # (n,)
-        if not self.names:
-            self._lay_out(images[batch.slots[:1]], result)
-        found: dict[str, Found] = {}
-
-        def take(name: str, output: Tensor) -> None:
-            if name in self.names:
-                layer = self.names[name]
-                _check_output(layer, output, len(images))
-                try:
-                    found[layer] = result.layers[layer].top.look(output[rows], numbers, result.per_image)
-                except NotFinite as error:
-                    raise _not_finite(layer, error.image, batch, result) from error
-                if len(found) == len(self.names):
-                    raise Enough
-
-        with watch(self.net, take), suppress(Enough):
-            self.net(images)
-        return found
-
-    def _lay_out(self, image: Tensor, result: Scan) -> None:
-        """Find out, with one image, which layers there are, how often each is called and how many units it has."""
-        outputs: dict[str, Tensor] = {}
-        try:
-            with watch(self.net, outputs.__setitem__):
-                self.net(image)
-        except RuntimeError as error:
-            raise DeconvnetError(f"The network cannot take an image of {tuple(image.shape[1:])}: {error}. Preprocess "
-                                 "the images as it expects them.") from error
-        calls = count_calls(outputs)
-        if self.layers is None:
-            kinds = {name for name, module in self.net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-            chosen = [name for name in outputs if name.split("#")[0] in kinds]
-        else:
-            chosen = [resolve(layer, calls) for layer in self.layers]
-        if not chosen:
-            raise UsageError(f"No layers to scan: give names. The layers are: {', '.join(calls)}")
-        for name in sorted(chosen, key=list(outputs).index):
-            layer = name if "#" in name or calls[name] == 1 else f"{name}#1"
-            self.names[name] = layer
-            _check_output(layer, outputs[name], 1)
-            if layer not in result.layers:
-                units, dtype = outputs[name].shape[1], outputs[name].dtype
-                result.layers[layer] = LayerScan.blank(units, result.k, dtype, len(result.classes))
 
 
 @contextmanager
@@ -218,12 +156,6 @@ def _check_batch(batch: Batch, result: Scan, shape: torch.Size | None, strict: b
         raise UsageError(unequal(result.shards[0][0], shape or (), batch.numbers[0], batch.images.shape[1:]))
 
 
-def _check_output(layer: str, output: Tensor, images: int) -> None:
-    if output.ndim not in (2, 4) or len(output) != images or not output.is_floating_point():
-        raise UsageError(f"Layer {layer!r} puts out {kind(output)} for {images} images, but a scan needs "
-                         "(N, units, H, W) or (N, units). Name the layers that have it: layers=[…]")
-
-
 def _label(number: int, label: Any, result: Scan) -> int:
     """The class of an image, −1 for none: the label that came with it, or else that of the list."""
     if label is None:
@@ -235,14 +167,6 @@ def _label(number: int, label: Any, result: Scan) -> int:
     if result.classes and value >= len(result.classes):
         raise UsageError(f"Image {number} has label {value}, but there are {len(result.classes)} classes")
     return value
-
-
-def _not_finite(layer: str, number: int, batch: Batch, result: Scan) -> DeconvnetError:
-    assert batch.images is not None
-    name = f" ({result.files[number]})" if result.files else ""
-    whole = batch.images[batch.slots[batch.numbers.index(number)]].isfinite().all()
-    cause = f"look at the weights of {layer} and of the layers before it" if whole else "so does the image itself"
-    return DeconvnetError(f"Layer {layer!r} puts out NaN or infinity for image {number}{name}: {cause}")
 
 
 def _check_seen(result: Scan, images: Any) -> None:
@@ -277,76 +201,3 @@ def _blank(images: Any, k: int, per_image: int, shard: tuple[int, int], provenan
         if given and len(given) != (length(images) or len(given)):
             raise UsageError(f"The data set has {length(images)} images, but {len(given)} {name}")
     return Scan({}, k, per_image, 0, files, classes, labels, {}, [(shard[0], shard[1])], facts)
-
-
-# ---- going on after an interruption ----
-
-
-class _Checkpoint:
-    """The state of a scan in a file, so that the same scan can go on from there. Without a path it does nothing."""
-
-    def __init__(self, path: str | Path | None, every: float) -> None:
-        self.path = None if path is None else Path(path)
-        self.every = every
-        self.fingerprint: dict[str, Any] = {}
-        self._saved = time.monotonic()
-        self._whole = True  # no batch is half taken in
-        self._done = 0
-
-    def load(self) -> Scan | None:
-        """The state in the file, or None if there is none. Raises UsageError if it is that of another scan."""
-        if self.path is None or not self.path.exists():
-            return None
-        try:
-            scan, about = decode(read_bytes(self.path), self.path)
-        except DeconvnetError as error:
-            warnings.warn(f"The scan begins again, for it cannot go on: {error}", stacklevel=3)
-            return None
-        there, here = about.get("fingerprint", {}), self.fingerprint
-        differ = [f"  {key}: {there.get(key)} there, {here.get(key)} here" for key in sorted({*there, *here})
-                  if there.get(key) != here.get(key)]
-        if differ:
-            raise UsageError("\n".join([f"{self.path} is the state of another scan:", *differ,
-                                        "Delete the file to begin anew"]))
-        self._done = scan.count + len(scan.unreadable)
-        return scan
-
-    @contextmanager
-    def kept(self, scan: Scan) -> Iterator[None]:
-        """Save the state if the block is left early, by Ctrl-C or an error."""
-        try:
-            yield
-        except BaseException:
-            if self._whole and scan.count + len(scan.unreadable) > self._done:
-                self._save(scan)
-            raise
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """While a batch is taken in; if it is left early, the state is not fit to be saved."""
-        self._whole = False
-        yield
-        self._whole = True
-
-    def save_if_due(self, scan: Scan) -> None:
-        """Save the state if the last time is long ago."""
-        if time.monotonic() - self._saved >= self.every:
-            self._save(scan)
-
-    def remove(self) -> None:
-        """Delete the file, the scan being done."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
-    def _save(self, scan: Scan) -> None:
-        if self.path is not None:
-            write_whole(self.path, encode(scan, fingerprint=self.fingerprint))
-        self._saved, self._done = time.monotonic(), scan.count + len(scan.unreadable)
-
-
-def _fingerprint(net: nn.Module, images: Any, blank: Scan, **settings: Any) -> dict[str, Any]:
-    """What must be the same for a scan to go on: the caller's provenance, the settings, the weights, the images."""
-    names = hashlib.sha256(json.dumps([blank.files, blank.classes, blank.labels]).encode()).hexdigest()
-    facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": length(images),
-             "names": names, "weights": fingerprint(net)}
-    return json.loads(json.dumps({**blank.provenance, **facts, **settings}))

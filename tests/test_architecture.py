@@ -11,9 +11,9 @@ PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "descent", "describe",
-         "topk", "sample", "scanned", "batches", "scan", "images", "network", "provenance", "render", "gallery",
-         "report", "settings", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables",
-         "course", "atlas", "config", "cli"]
+         "topk", "sample", "scanned", "batches", "forward", "resume", "scan", "images", "network",
+         "provenance", "render", "gallery", "report", "settings", "subject", "exhibit", "compare",
+         "training", "transfer", "figures", "tables", "course", "atlas", "config", "commands", "cli"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 
