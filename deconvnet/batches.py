@@ -5,6 +5,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -12,11 +13,32 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from .errors import UnreadableImage, UsageError
 
 
+class Pixels(Dataset):
+    """A Dataset that has its images as pixels, which become inputs of a network only when a batch is about to go in.
+
+    What goes from process to process, and on to a GPU, is then a quarter as large. An item is what ``inputs`` makes of
+    ``image``, with the label.
+    """
+
+    labels: list[int]
+
+    def image(self, index: int) -> np.ndarray:
+        """The pixels of one image, (H, W, 3) uint8. Raises UnreadableImage."""
+        raise NotImplementedError
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """The network's inputs (n, 3, H, W), floating-point, of pixels (n, H, W, 3) uint8."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.inputs(torch.from_numpy(np.array(self.image(index)))[None])[0], self.labels[index]
+
+
 class _Item(NamedTuple):
     """An image as it was handed over, or why there is none."""
 
     number: int
-    image: Any = None  # (3, H, W)
+    image: Any = None  # (3, H, W), or (H, W, 3) of Pixels
     label: Any = None
     unreadable: tuple[str, str] | None = None
 
@@ -36,15 +58,23 @@ class _Numbered(Dataset):
     """A Dataset or tensor whose items know their index, and whose unreadable images are items too."""
 
     def __init__(self, images: Any) -> None:
-        self.images = images
+        self.images, self.pixels = images, _are_pixels(images)
 
     def __getitem__(self, number: int) -> _Item:
         try:
-            item = self.images[number]
+            item = self._pixels(number) if self.pixels else self.images[number]
         except UnreadableImage as error:
             return _Item(number, unreadable=(error.name, error.reason))
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
         return _Item(number, image, label)
+
+    def _pixels(self, number: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(np.array(self.images.image(number))), self.images.labels[number]
+
+
+def _are_pixels(images: Any) -> bool:
+    """Whether images are Pixels, and their items are what Pixels makes of them."""
+    return isinstance(images, Pixels) and type(images).__getitem__ is Pixels.__getitem__
 
 
 def is_indexed(images: Any) -> bool:
@@ -57,20 +87,35 @@ def length(images: Any) -> int | None:
     return len(images) if is_indexed(images) else None
 
 
-def batches(images: Any, shard: tuple[int, int], start: int, size: int, workers: int
-             ) -> Generator[Batch]:
-    """The images of a shard from its ``start``-th on, in batches, in order. Closing it ends the workers."""
+def batches(images: Any, shard: tuple[int, int], start: int, size: int, workers: int,
+            device: torch.device | None = None) -> Generator[Batch]:
+    """The images of a shard from its ``start``-th on, in batches, in order. Closing it ends the workers.
+
+    Those of Pixels are inputs on the ``device``, by default on the CPU.
+    """
     rank, world = shard
     if is_indexed(images):
         numbers = range(rank, len(images), world)[start:]
         chunks: Any = [numbers[i:i + size] for i in range(0, len(numbers), size)]
-        yield from DataLoader(_Numbered(images), batch_sampler=chunks, collate_fn=partial(_assemble, size=size),
-                              num_workers=0 if isinstance(images, Tensor) else workers,
-                              generator=torch.Generator())  # its own: the caller's random numbers stay as they are
+        numbered = _Numbered(images)
+        for batch in DataLoader(numbered, batch_sampler=chunks,
+                                collate_fn=partial(_assemble, size=size, pixels=numbered.pixels),
+                                num_workers=0 if isinstance(images, Tensor) else workers,
+                                generator=torch.Generator()):  # its own: the caller's random numbers stay as they are
+            yield _as_inputs(batch, images, device) if numbered.pixels else batch
     else:
         items = islice(_stream(images), rank + start * world, None, world)
         while chunk := list(islice(items, size)):
             yield _assemble(chunk, size)
+
+
+def _as_inputs(batch: Batch, images: Pixels, device: torch.device | None) -> Batch:
+    """The batch with inputs in the place of pixels; slots without an image hold zeros as before."""
+    if batch.images is None:
+        return batch
+    inputs = images.inputs(batch.images.to(device or "cpu"))                     # (size, 3, H, W)
+    inputs[sorted({*range(len(inputs))} - {*batch.slots})] = 0
+    return batch._replace(images=inputs)
 
 
 def _stream(batches: Iterable) -> Iterator[_Item]:
@@ -89,24 +134,24 @@ def _stream(batches: Iterable) -> Iterator[_Item]:
             number += 1
 
 
-def _assemble(items: list[_Item], size: int) -> Batch:
-    """A batch of ``size`` slots, each image in the slot of its place."""
+def _assemble(items: list[_Item], size: int, pixels: bool = False) -> Batch:
+    """A batch of ``size`` slots, each image in the slot of its place; of pixels (size, H, W, 3) or inputs."""
     unreadable = [(item.number, *item.unreadable) for item in items if item.unreadable]
     slots = [slot for slot, item in enumerate(items) if not item.unreadable]
     readable = [items[slot] for slot in slots]
     numbers, labels = [item.number for item in readable], [item.label for item in readable]
-    problem = next(filter(None, (_fault(item, readable[0]) for item in readable)), "")
+    problem = next(filter(None, (_fault(item, readable[0], pixels) for item in readable)), "")
     images = None
     if readable and not problem:
-        images = torch.zeros(size, *readable[0].image.shape, dtype=readable[0].image.dtype)  # (size, 3, H, W)
+        images = torch.zeros(size, *readable[0].image.shape, dtype=readable[0].image.dtype)
         for slot, item in zip(slots, readable, strict=True):
             images[slot] = item.image
     return Batch(images, slots, numbers, labels, unreadable, problem)
 
 
-def _fault(item: _Item, first: _Item) -> str:
+def _fault(item: _Item, first: _Item, pixels: bool) -> str:
     image = item.image
-    if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
+    if not pixels and (not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point()):
         return f"Image {item.number} must be a floating-point tensor (3, H, W), not {kind(image)}"
     if image.shape != first.image.shape:
         return unequal(first.number, first.image.shape, item.number, image.shape)

@@ -68,7 +68,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
         store.fingerprint = fingerprint_of(net, images, blank, layers=wanted, batch_size=batch_size)
     result = store.load() or blank
     with _placed(net, device) as place, full_precision(), _bar(progress, images, shard) as bar:
-        stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers)
+        stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers, place)
         with closing(stream), torch.no_grad(), store.kept(result):
             bar.update(result.count + len(result.unreadable))
             _go_through(Forward(net, wanted, place), stream, result, strict, store, bar)
