@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from deconvnet.config import load as load_config
 from deconvnet.errors import DeconvnetError
+from deconvnet.processes import ALONE
 from deconvnet.training.data import Data
 from deconvnet.training.data import load as load_data
-from deconvnet.training.processes import ALONE
 from deconvnet.training.recipe import Recipe
 from deconvnet.training.run import Run
 from deconvnet.training.views import Pictures

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "files", "sealed", "places", "receptive", "tape", "inverses", "projection", "descent", "describe",
-         "topk", "sample", "scanned", "batches", "forward", "resume", "scan", "images", "network",
-         "provenance", "render", "gallery", "report", "settings", "subject", "exhibit", "compare",
-         "training", "transfer", "figures", "tables", "course", "atlas", "config", "commands", "cli"]
+ORDER = ["errors", "files", "processes", "sealed", "places", "receptive", "tape", "windows", "inverses", "projection",
+         "descent", "describe", "topk", "sample", "scanned", "batches", "forward", "resume", "scan", "parts", "images",
+         "network", "provenance", "render", "gallery", "report", "settings", "subject", "exhibit", "compare",
+         "training", "transfer", "figures", "tables", "course", "atlas", "config", "commands", "cli", "__main__"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 

@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 
 from ..errors import DeconvnetError
 from ..files import writable_folder
+from ..processes import Here, processes
 from .checkpoint import Checkpoints, State
 from .data import Data, notes, read, split
 from .journal import Journal, tensorboard_writer
-from .processes import Here, processes
 from .recipe import Recipe, Stage
 from .results import write_snapshot, write_weights
 from .run import Run, check_shares

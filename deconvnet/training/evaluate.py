@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..images import Preprocess, window
-from .processes import ALONE, Here
+from ..processes import ALONE, Here
 from .stopping import wait_for_the_parent
 from .views import CORNERS, Pictures, sub_crop
 

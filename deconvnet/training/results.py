@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..files import write_whole
 from ..network import MEAN_PICTURE
+from ..processes import Here
 from ..provenance import versions
 from .build import fold
 from .evaluate import evaluate
 from .filters import filter_statistics
-from .processes import Here
 from .run import Run
 
 

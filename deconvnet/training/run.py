@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 
 from ..errors import DeconvnetError, UsageError
 from ..images import Preprocess
+from ..processes import ALONE, Here
 from .build import build
 from .checkpoint import State
 from .data import Data
 from .evaluate import evaluate
 from .filters import filter_statistics, renormalise
-from .processes import ALONE, Here
 from .recipe import Recipe
 from .stopping import wait_for_the_parent
 from .views import SHORT_SIDE, Views, jitter, sub_crop_means

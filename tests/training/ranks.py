@@ -18,8 +18,8 @@ from lives import outcome
 from recipes import recipe
 
 from deconvnet import training
+from deconvnet.processes import Here, processes
 from deconvnet.training import Recipe, Stage, data, journal, results  # noqa: F401  (imported before the forks)
-from deconvnet.training.processes import Here, processes
 from deconvnet.training.run import Run
 
 

@@ -11,9 +11,9 @@ import ranks
 import torch
 from torch import nn
 
+from deconvnet.processes import ALONE
 from deconvnet.sealed import unseal
 from deconvnet.training.build import PartDropout
-from deconvnet.training.processes import ALONE
 from deconvnet.training.views import jitter
 
 PROGRAM = Path(__file__).parent / "ranks.py"

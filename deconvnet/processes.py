@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import UsageError
+from .errors import DeconvnetError, UsageError
 
-PATIENCE = timedelta(hours=24)  # the others wait so long while the first reads all images
+PATIENCE = timedelta(days=20)  # they wait so long for one that reads all images or goes through its part
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,17 @@ class Here:
         return self.total(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.MAX).tolist()
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        if self.world > 1:
-            self.total(torch.zeros(1))
+        """Until all processes are here. Raises DeconvnetError where one of them has ended instead.
+
+        It waits on the CPU whatever the device is, so that there is no work for a GPU that could be found to take long.
+        """
+        if self.world == 1:
+            return
+        try:
+            dist.all_reduce(torch.zeros(1))
+        except RuntimeError as error:  # the connection to it is closed
+            raise DeconvnetError("another of the processes has ended: see what it said. The same command again goes on "
+                                 "where each of them was") from error
 
     def arithmetic(self, precision: str) -> torch.autocast:
         """A context in which matrix products have the precision that a recipe names."""
@@ -57,7 +65,8 @@ ALONE = Here()
 def processes(device: str = "auto") -> Iterator[Here]:
     """This process among those that torchrun started, or alone; leaves the group at the end.
 
-    ``device`` is cpu, cuda, or auto: cuda where there is one, a card of its own for each process.
+    ``device`` is cpu, cuda, or auto: cuda where there is one, a card of its own for each process. One process alone may
+    name a card, as cuda:1.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     chosen = _device(device)
@@ -70,7 +79,8 @@ def processes(device: str = "auto") -> Iterator[Here]:
             raise UsageError(f"process {chosen.index} of this machine has no GPU of its own: there are "
                              f"{torch.cuda.device_count()}; start as many with --nproc-per-node")
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Here(dist.get_rank(), world, chosen)
     finally:
@@ -80,8 +90,12 @@ def processes(device: str = "auto") -> Iterator[Here]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device is cpu, cuda or auto: {name}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here")
-    return torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no CUDA device here")
+    return device
