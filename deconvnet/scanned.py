@@ -18,6 +18,7 @@ from .tape import count_calls, resolve
 from .topk import Found, TopK
 
 ALWAYS = 0.99  # a unit that fires in at least this share of the images tells them apart badly
+GRAIN = 2.0 ** 24  # activations are summed in parts of this: exactly, in any order, up to 2^29 = 537 million
 
 
 @dataclass
@@ -27,7 +28,8 @@ class LayerScan:
     Attributes:
         top: the strongest activations; ``values``, ``images`` and ``positions`` are its fields.
         fired: in how many images each unit fires, that is, has an activation above zero (U,) int64.
-        class_sums: for each class the sum over its images of each unit's strongest activation (classes, U) float64.
+        class_sums: for each class the sum over its images of each unit's strongest activation (classes, U) float64;
+            rounded to a multiple of 2⁻²⁴ = 6e-8 first, so that the sums are the same bits in any order of the images.
         class_counts: images of each class (classes,) int64.
         sample: how strongly each unit answers to an even sample of the images.
         count: images seen.
@@ -116,13 +118,14 @@ class LayerScan:
 
     def keep(self, found: Found, images: Tensor, labels: Tensor) -> None:
         """Take in what was found in a batch, of whose images (N,) are the indices and the classes, −1 for none."""
+        strongest = found.maxima.clamp(min=0) + 0.0  # (N, U); −0, which is other bits, becomes 0
         self.top.keep(found)
-        self.sample.keep(images, found.maxima)
-        self.count += len(found.maxima)
-        self.fired += (found.maxima > 0).sum(0)
+        self.sample.keep(images, strongest)
+        self.count += len(strongest)
+        self.fired += (strongest > 0).sum(0)
         self._widen(int(labels.max()) + 1)
         known = labels >= 0  # (N,)
-        self.class_sums.index_add_(0, labels[known], found.maxima[known].double().clamp(min=0))
+        self.class_sums.index_add_(0, labels[known], (strongest[known].double() * GRAIN).round() / GRAIN)
         self.class_counts += torch.bincount(labels[known], minlength=len(self.class_counts))
 
     def merge(self, other: "LayerScan") -> "LayerScan":
@@ -200,8 +203,8 @@ class Scan(Mapping[str, LayerScan]):
     def merge(self, other: "Scan") -> "Scan":
         """Both together: scans of different shards of the same images by the same network.
 
-        All shards merged, in any order, equal one pass; only the last bits of sums over a class may differ. Raises
-        UsageError where the scans do not belong together or hold the same images.
+        All shards merged, in any order, equal one pass to the last bit, as far as the network computes the same for
+        each. Raises UsageError where the scans do not belong together or hold the same images.
         """
         self._check_alike(other)
         layers = dict(self.layers or other.layers)
