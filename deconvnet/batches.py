@@ -1,8 +1,13 @@
 """Images in batches, from whatever holds them: a tensor, a Dataset, or an iterable of batches."""
 
-from collections.abc import Generator, Iterable, Iterator
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .errors import UnreadableImage, UsageError
+from .stopping import uninterrupted, wait_for_the_parent
 
 
 class Pixels(Dataset):
@@ -98,15 +104,89 @@ def batches(images: Any, shard: tuple[int, int], start: int, size: int, workers:
         numbers = range(rank, len(images), world)[start:]
         chunks: Any = [numbers[i:i + size] for i in range(0, len(numbers), size)]
         numbered = _Numbered(images)
-        for batch in DataLoader(numbered, batch_sampler=chunks,
-                                collate_fn=partial(_assemble, size=size, pixels=numbered.pixels),
-                                num_workers=0 if isinstance(images, Tensor) else workers,
-                                generator=torch.Generator()):  # its own: the caller's random numbers stay as they are
+        for batch in _read(numbered, chunks, size, 0 if isinstance(images, Tensor) else workers):
             yield _as_inputs(batch, images, device) if numbered.pixels else batch
     else:
         items = islice(_stream(images), rank + start * world, None, world)
         while chunk := list(islice(items, size)):
             yield _assemble(chunk, size)
+
+
+class _Died(Exception):
+    """A worker is gone that still had images to read."""
+
+
+def _read(numbered: _Numbered, chunks: Sequence[Sequence[int]], size: int, workers: int) -> Generator[Batch]:
+    """A batch of each chunk of images.
+
+    Where a worker dies, for a decoder may crash or memory be short, the next batch is read once more, one image after
+    the other, each in a process of its own; an image that kills that one too is unreadable.
+    """
+    assemble, at = partial(_assemble, size=size, pixels=numbered.pixels), 0
+    while at < len(chunks):
+        try:
+            for batch in _load(numbered, chunks[at:], assemble, workers):
+                at += 1
+                yield batch
+        except _Died as died:
+            warnings.warn(f"A process that read images died ({died}): some are read again, one by one", stacklevel=2)
+            yield assemble([_read_alone(numbered, number) for number in chunks[at]])
+            at += 1
+
+
+def _read_alone(numbered: _Numbered, number: int) -> _Item:
+    """An image as it was handed over to a process of its own, which it may kill."""
+    try:
+        [[item]] = _load(numbered, [[number]], list, 1)
+        return item
+    except _Died as died:
+        files = getattr(numbered.images, "files", None)
+        return _Item(number, unreadable=(str(files[number]) if files else f"image {number}",
+                                         f"whatever decodes it dies of it ({died})"))
+
+
+def _load(numbered: _Numbered, chunks: Any, collate: Callable[[list[_Item]], Any],
+          workers: int) -> Generator[Any]:
+    """What is collated of each chunk. Raises _Died if a worker did. Closing it kills them, for one may hang."""
+    loader = DataLoader(numbered, batch_sampler=chunks, collate_fn=collate, num_workers=workers,
+                        worker_init_fn=wait_for_the_parent,
+                        generator=torch.Generator())  # its own: the caller's random numbers stay as they are
+    iterator: Any = None
+    there: Sequence[BaseProcess] = ()
+    try:
+        with uninterrupted():
+            iterator = iter(loader)
+            there = getattr(iterator, "_workers", ())
+        with _deaths_unheard():
+            yield from iterator
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise _Died(", ".join(_how_it_ended(worker) for worker in there if worker.exitcode) or str(error)) from error
+    finally:
+        with _deaths_unheard():
+            for worker in there:
+                worker.kill()
+                worker.join()
+            del iterator
+
+
+@contextmanager
+def _deaths_unheard() -> Iterator[None]:
+    """While it lasts, torch raises no error wherever the program is when a worker dies; its loader still does."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _how_it_ended(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _as_inputs(batch: Batch, images: Pixels, device: torch.device | None) -> Batch:

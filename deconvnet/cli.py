@@ -3,7 +3,9 @@
 Nothing heavy is imported until a command runs, so that help answers at once.
 """
 
+import os
 import re
+import shlex
 import sys
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
@@ -11,6 +13,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
@@ -18,21 +21,37 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from . import commands
 from .errors import DeconvnetError, UsageError
+from .stopping import stoppable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and gives its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    words = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word)
-             for word in (sys.argv[1:] if arguments is None else arguments)]
+    """Runs a command and gives its exit code: 0 done, 1 failed, 2 wrong usage, 130 or 143 stopped by Ctrl-C or TERM.
+
+    Without arguments it is a program of its own, takes those of the command line, and a second Ctrl-C ends it at once.
+    """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    again = _command_line(typed)
+
+    def leave(number: int) -> None:
+        if arguments is None:
+            _leave(f"stopped at once; the same command goes on from what was saved: {again}", 128 + number)
+
+    with stoppable(f"stopped; the same command goes on where it can: {again}", leave):
+        try:
+            return _run(typed)
+        except KeyboardInterrupt as error:
+            return _complain(_told(error, again), getattr(error, "code", 130))
+
+
+def _run(typed: list[str]) -> int:
+    """Runs a command and gives its exit code; KeyboardInterrupt passes."""
+    words = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in typed]
     debug = "--debug" in words
     warnings.formatwarning = lambda message, *_, **__: f"deconvnet: {message}\n"  # no path, no line of our code
     try:
         command, options = _parse([word for word in words if word != "--debug"])
         command(**options)
         return 0
-    except KeyboardInterrupt as error:
-        return _complain(str(error) or "Interrupted. The same command again goes on where it can.",
-                         getattr(error, "code", 130))
     except Exception as error:
         if debug:
             raise
@@ -132,6 +151,29 @@ def _explain(message: str, command: str) -> str:
     message = message.replace(f"{command}.", "") if command else message
     see = f"deconvnet {command} --help" if command else "deconvnet --help"
     return message + (f" Did you mean {near[0]}?" if near else "") + f"\nSee: {see}"
+
+
+def _command_line(typed: Sequence[str]) -> str:
+    """What to type for the same again, quoted for a shell; without the path of the program, which is this machine's."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun … deconvnet {shlex.join(typed)}"
+    module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([*(["python", "-m"] if module else []), "deconvnet", *typed])
+
+
+def _told(error: KeyboardInterrupt, again: str) -> str:
+    """What to say after Ctrl-C: what it said itself, and with what command to go on if that is not the last word."""
+    said = str(error) or "stopped; the same command again goes on where it can"
+    return said if again in said or said.endswith(".") else f"{said}: {again}"
+
+
+def _leave(message: str, code: int) -> None:
+    """Ends this process and those that it began, at once, in whatever they are."""
+    if "multiprocessing" in sys.modules:
+        for child in sys.modules["multiprocessing"].active_children():
+            child.kill()
+    os.write(2, f"\ndeconvnet: {message}\n".encode(errors="backslashreplace"))
+    os._exit(code)
 
 
 def _complain(message: str, code: int) -> int:

@@ -1,12 +1,8 @@
 """What made a result: command, settings, network, data and versions, by name and hash; never a path, host or user."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
@@ -14,6 +10,7 @@ from .images import Images, Preprocess, decoder, open_images
 from .models import MODELS
 from .network import Network, load_model
 from .places import recall, remember
+from .versions import versions
 
 
 def provenance(command: str, settings: Mapping[str, Any], net: Network, dataset: Images, model: str,
@@ -37,11 +34,6 @@ def provenance(command: str, settings: Mapping[str, Any], net: Network, dataset:
         "decoder": decoder(),
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """The versions of what computes: deconvnet, torch, numpy, Python."""
-    return {name: _version(name) for name in ("deconvnet", "torch", "numpy")} | {"python": platform.python_version()}
 
 
 def note_places(origin: Mapping[str, Any], model: str, weights: str | None, images: str) -> None:
@@ -126,10 +118,3 @@ def _is_code(model: Any) -> bool:
 def _name(path: str) -> str:
     """The last part of a path; names that are no paths stay as they are."""
     return path if path.startswith(("builtin:", "torchvision:")) else Path(path).resolve().name
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a checkout that was not installed
-        return torch.__version__ if package == "torch" else "unknown"

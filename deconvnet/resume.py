@@ -4,22 +4,29 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .batches import length
 from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
-from .files import write_whole
-from .scanned import Scan, decode, encode, read_bytes
+from .files import sole_writer, sweep_beside, write_whole
+from .scanned import Scan, decode, encode
+from .sealed import Damaged
+from .stopping import uninterrupted
+from .versions import versions
 
 
 class Checkpoint:
-    """The state of a scan in a file, so that the same scan can go on from there. Without a path it does nothing."""
+    """The state of a scan in a file, so that the same scan can go on from there. Without a path it does nothing.
+
+    The state before the last is kept beside it, as ``NAME.previous``, in case a disk damages the last one.
+    """
 
     def __init__(self, path: str | Path | None, every: float) -> None:
         self.path = None if path is None else Path(path)
@@ -28,23 +35,68 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._whole = True  # no batch is half taken in
         self._done = 0
+        self._worth_keeping = True  # what bears the name, if there is anything, is a state of this scan
+
+    @property
+    def files(self) -> list[Path]:
+        """Where the last state is, and the one before."""
+        return [] if self.path is None else [self.path, self.path.with_name(f"{self.path.name}.previous")]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this process is the only one with this file. Raises DeconvnetError, saying who else has it."""
+        if self.path is None:
+            yield
+            return
+        with sole_writer(self.path):
+            for file in self.files:
+                sweep_beside(file)
+            yield
 
     def load(self) -> Scan | None:
-        """The state in the file, or None if there is none. Raises UsageError if it is that of another scan."""
-        if self.path is None or not self.path.exists():
-            return None
+        """The last state that is whole, or None if there is none; what is damaged is said in a warning.
+
+        Raises UsageError, with what differs, if there are only states of another scan.
+        """
+        no_good: dict[Path, Exception] = {}
+        for file in self.files:
+            try:
+                scan = self._read(file)
+            except FileNotFoundError:
+                continue
+            except (Damaged, UsageError) as error:
+                no_good[file] = error
+                continue
+            self._worth_keeping = self.path not in no_good
+            if no_good:
+                warnings.warn(f"The scan goes on from the state before the last, {scan.count:,} images: "
+                              f"{_first_line(no_good)}", stacklevel=3)
+            self._done = scan.count + len(scan.unreadable)
+            return scan
+        if others := [error for error in no_good.values() if isinstance(error, UsageError)]:
+            files = "the file" if len(no_good) == 1 else "the files " + " and ".join(map(str, no_good))
+            raise UsageError(f"{others[0]}\nDelete {files} to begin anew")
+        if no_good:
+            self._worth_keeping = False
+            warnings.warn(f"The scan begins again, for it cannot go on: {_first_line(no_good)}", stacklevel=3)
+        return None
+
+    def _read(self, file: Path) -> Scan:
+        """The state in a file. Raises FileNotFoundError; Damaged; UsageError if it is that of another scan."""
         try:
-            scan, about = decode(read_bytes(self.path), self.path)
+            scan, about = decode(file.read_bytes(), file)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise Damaged(f"{file} cannot be read: {error.strerror or error}") from error
         except DeconvnetError as error:
-            warnings.warn(f"The scan begins again, for it cannot go on: {error}", stacklevel=3)
-            return None
-        there, here = about.get("fingerprint", {}), self.fingerprint
-        differ = [f"  {key}: {there.get(key)} there, {here.get(key)} here" for key in sorted({*there, *here})
-                  if there.get(key) != here.get(key)]
-        if differ:
-            raise UsageError("\n".join([f"{self.path} is the state of another scan:", *differ,
-                                        "Delete the file to begin anew"]))
-        self._done = scan.count + len(scan.unreadable)
+            if isinstance(error.__cause__, Damaged):
+                raise Damaged(f"{file} is damaged: {error.__cause__}") from error
+            raise UsageError(str(error)) from error
+        if "fingerprint" not in about:
+            raise UsageError(f"{file} is a scan that is over, not the state of one")
+        if lines := differences(about["fingerprint"], self.fingerprint):
+            raise UsageError("\n".join([f"{file} is the state of another scan:", *lines]))
         return scan
 
     @contextmanager
@@ -52,17 +104,23 @@ class Checkpoint:
         """Save the state if the block is left early, by Ctrl-C or an error."""
         try:
             yield
-        except BaseException:
+        except BaseException as reason:
             if self._whole and scan.count + len(scan.unreadable) > self._done:
-                self._save(scan)
+                try:
+                    self._save(scan)
+                except DeconvnetError as error:
+                    if str(error) != str(reason):
+                        warnings.warn(f"The state of the scan could not be saved: {error}", stacklevel=3)
             raise
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While a batch is taken in; if it is left early, the state is not fit to be saved."""
-        self._whole = False
-        yield
-        self._whole = True
+        """While a batch is taken in, Ctrl-C waits; if it is left early all the same, the state is not fit to be saved.
+        """
+        with uninterrupted():
+            self._whole = False
+            yield
+            self._whole = True
 
     def save_if_due(self, scan: Scan) -> None:
         """Save the state if the last time is long ago."""
@@ -70,19 +128,61 @@ class Checkpoint:
             self._save(scan)
 
     def remove(self) -> None:
-        """Delete the file, the scan being done."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Delete the files, the scan being done."""
+        for file in reversed(self.files):  # while there is any, there is the last
+            file.unlink(missing_ok=True)
 
     def _save(self, scan: Scan) -> None:
         if self.path is not None:
-            write_whole(self.path, encode(scan, fingerprint=self.fingerprint))
+            previous = self.files[1] if self._worth_keeping else None
+            write_whole(self.path, encode(scan, fingerprint=self.fingerprint), previous=previous)
+            self._worth_keeping = True
         self._saved, self._done = time.monotonic(), scan.count + len(scan.unreadable)
 
 
-def fingerprint_of(net: nn.Module, images: Any, blank: Scan, **settings: Any) -> dict[str, Any]:
-    """What must be the same for a scan to go on: the caller's provenance, the settings, the weights, the images."""
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], above: str = "") -> list[str]:
+    """A line for each entry that differs, also deep within, as ``  versions.torch: 2.10 there, 2.15 here``."""
+    lines = []
+    for key in sorted({*there, *here}):
+        one, other = there.get(key), here.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            lines += differences(one, other, f"{above}{key}.")
+        elif one != other:
+            lines.append(f"  {above}{key}: {one} there, {other} here")
+    return lines
+
+
+def fingerprint_of(net: nn.Module, images: Any, blank: Scan, place: torch.device, **settings: Any) -> dict[str, Any]:
+    """What must be the same for a scan to go on.
+
+    That is the caller's provenance and settings, the weights, the kind of device, the versions, and the images as far
+    as they tell: the values of a tensor; the names, sizes and preprocessing of files.
+    """
     names = hashlib.sha256(json.dumps([blank.files, blank.classes, blank.labels]).encode()).hexdigest()
     facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": length(images),
-             "names": names, "weights": fingerprint(net)}
+             "names": names, "images_content": _content(images), "images_preprocess": _preprocess(images),
+             "weights": fingerprint(net), "device": place.type, "versions": versions()}
     return json.loads(json.dumps({**blank.provenance, **facts, **settings}))
+
+
+def _content(images: Any) -> str | None:
+    """The SHA-256 of a tensor, or that by which a set of images is known; None where it does not tell."""
+    if not isinstance(images, Tensor):
+        with suppress(NotImplementedError):
+            return getattr(images, "manifest", None)
+        return None
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(image.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _preprocess(images: Any) -> Any:
+    """The settings by which pictures become inputs, where the images tell them."""
+    settings = getattr(getattr(images, "preprocess", None), "settings", None)
+    return settings() if callable(settings) else None
+
+
+def _first_line(errors: Mapping[Path, Exception]) -> str:
+    """What is the matter with each file, on one line."""
+    return "; ".join(str(error).partition(":\n")[0] for error in errors.values())

@@ -47,12 +47,14 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
         workers: processes that read a Dataset; tensors and iterables are read in this one.
         per_image: positions of one image that may be kept; 1 is the paper's, the strongest of each image.
         device: where to compute; by default where the network is.
-        shard: (rank, world): only images rank, rank + world, rank + 2·world …; see ``Scan.merge``.
+        shard: (rank, world): only images rank, rank + world, rank + 2·world …, as on one of several machines;
+            ``Scan.merge`` puts the parts together.
         strict: raise UnreadableImage at the first image that cannot be read.
         progress: show a progress bar.
         provenance: what to remember about network and images; plain data that JSON can hold.
         checkpoint: a file in which the state is kept while the scan runs, and from which the same call goes on after
-            an interruption, to the same result. It is deleted at the end.
+            an interruption, to the same result; the state before the last is beside it, as NAME.previous. Both are
+            deleted at the end. Only one process at a time may have it.
         every: seconds between two checkpoints.
         out: a file to save the result in. Only when it is there is the checkpoint deleted.
 
@@ -61,21 +63,21 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     """
     _check_arguments(k=k, per_image=per_image, batch_size=batch_size, workers=workers, shard=shard)
     _check_mode(net)
-    blank = _blank(images, k, per_image, shard, provenance)
+    blank = blank_scan(images, k, per_image, shard, provenance)
     wanted = [layers] if isinstance(layers, str) else layers
     store = Checkpoint(checkpoint, every)
-    if checkpoint is not None:
-        store.fingerprint = fingerprint_of(net, images, blank, layers=wanted, batch_size=batch_size)
-    result = store.load() or blank
-    with _placed(net, device) as place, full_precision(), _bar(progress, images, shard) as bar:
+    with store.alone(), _placed(net, device) as place, full_precision(), _bar(progress, images, shard) as bar:
+        if checkpoint is not None:
+            store.fingerprint = fingerprint_of(net, images, blank, place, layers=wanted, batch_size=batch_size)
+        result = store.load() or blank
         stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers, place)
         with closing(stream), torch.no_grad(), store.kept(result):
             bar.update(result.count + len(result.unreadable))
             _go_through(Forward(net, wanted, place), stream, result, strict, store, bar)
-    _check_seen(result, images)
-    if out is not None:
-        result.save(out)
-    store.remove()
+        check_seen(result, images)
+        if out is not None:
+            result.save(out)
+        store.remove()
     return result
 
 
@@ -122,7 +124,8 @@ def _placed(net: nn.Module, device: str | torch.device | None) -> Iterator[torch
 def _bar(progress: bool, images: Any, shard: tuple[int, int]) -> tqdm:
     total = length(images)
     mine = None if total is None else len(range(shard[0], total, shard[1]))
-    return tqdm(total=mine, unit=" images", disable=not progress)
+    part = None if shard[1] == 1 else f"part {shard[0] + 1} of {shard[1]}"
+    return tqdm(total=mine, desc=part, unit=" images", disable=not progress)
 
 
 # ---- what is refused ----
@@ -169,7 +172,8 @@ def _label(number: int, label: Any, result: Scan) -> int:
     return value
 
 
-def _check_seen(result: Scan, images: Any) -> None:
+def check_seen(result: Scan, images: Any) -> None:
+    """Raises UsageError where no image could be read, but for a part, in which there may be none."""
     if result.count or (result.shards != [(0, 1)] and length(images) != 0):  # a shard may be empty
         return
     if not result.unreadable:
@@ -184,7 +188,8 @@ def _given(images: Any, name: str) -> Any:
     return () if found is None else found
 
 
-def _blank(images: Any, k: int, per_image: int, shard: tuple[int, int], provenance: Mapping[str, Any] | None) -> Scan:
+def blank_scan(images: Any, k: int, per_image: int, shard: tuple[int, int],
+               provenance: Mapping[str, Any] | None) -> Scan:
     """A scan that has seen no image, with the names that the images bring along."""
     try:
         facts = json.loads(json.dumps(dict(provenance or {})))

@@ -270,8 +270,8 @@ def decode(data: bytes, path: str | Path) -> tuple[Scan, dict[str, Any]]:
     except Damaged as error:
         raise DeconvnetError(f"{path} is not a scan, or is damaged or cut off ({error}): give a file that deconvnet "
                              "scan wrote, copy it again from where it came, or repeat the scan") from error
-    if about["format"] != _FORMAT:
-        raise DeconvnetError(f"{path} has format {about['format']}, and this version reads {_FORMAT}: install the "
+    if about.get("format") != _FORMAT:
+        raise DeconvnetError(f"{path} has format {about.get('format')}, and this version reads {_FORMAT}: install the "
                              "version of deconvnet that wrote it, or repeat the scan")
     lists = json.loads(bytes(tensors["lists"].tolist()))
 

@@ -10,10 +10,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "files", "processes", "sealed", "places", "receptive", "tape", "windows", "inverses", "projection",
-         "descent", "describe", "topk", "sample", "scanned", "batches", "forward", "resume", "scan", "parts", "images",
-         "network", "provenance", "render", "gallery", "report", "settings", "subject", "exhibit", "compare",
-         "training", "transfer", "figures", "tables", "course", "atlas", "config", "commands", "cli", "__main__"]
+ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
+         "windows", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample", "scanned",
+         "batches", "forward", "resume", "scan", "parts", "images", "network", "provenance", "render", "gallery",
+         "report", "settings", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "course",
+         "atlas", "config", "commands", "cli", "__main__"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 

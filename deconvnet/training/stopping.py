@@ -7,13 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ..stopping import Stopped, wait_for_the_parent
 
-class Stopped(KeyboardInterrupt):
-    """A run that was asked to stop, and did after saving. ``code`` is the exit code that tells by which signal."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.code = 128 + number
+__all__ = ["Request", "Stopped", "requests_to_stop", "wait_for_the_parent"]
 
 
 class Request:
@@ -50,11 +46,3 @@ def requests_to_stop() -> Iterator[Request]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-
-def wait_for_the_parent(_: int) -> None:
-    """For a process that cuts views: Ctrl-C and SIGTERM reach all of a group, and the one that trains decides for all.
-
-    It ends the others when it ends; they end by themselves, too, when they find it gone.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,86 @@
+"""Ctrl-C and SIGTERM: where they are heard, where they wait for a moment, and who leaves them to another process."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """Someone asked to stop. ``code`` is the exit code that tells by which signal."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.code = 128 + number
+
+
+@contextmanager
+def stoppable(message: str, again: Callable[[int], None]) -> Iterator[None]:
+    """While it lasts, the first SIGINT or SIGTERM raises Stopped with a message, wherever the main thread is.
+
+    Any further one calls ``again`` with its number. Processes that are forked meanwhile ignore both. A signal that was
+    ignored before stays ignored; outside the main thread, where no signal arrives, nothing is changed.
+    """
+    came: list[int] = []
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            return
+        came.append(number)
+        if len(came) > 1:
+            again(number)
+        raise Stopped(message, number)
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Puts off what SIGINT and SIGTERM do until it ends: for what takes a moment and must not be left half done."""
+    came: list[int] = []
+    try:
+        with _handled_by(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        _send(came)
+
+
+def _send(numbers: list[int]) -> None:
+    """Sends this process signals, each also where the handler of the one before raises."""
+    if numbers:
+        try:
+            signal.raise_signal(numbers[0])
+        finally:
+            _send(numbers[1:])
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While it lasts, a handler gets SIGINT and SIGTERM, if they can be had and were not ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: there for number, there in before.items() if there not in (None, signal.SIG_IGN)}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, there in before.items():
+            signal.signal(number, there)
+
+
+def wait_for_the_parent(_: int = 0) -> None:
+    """For a process that reads images: Ctrl-C and SIGTERM reach all of a group, and the one that began it decides.
+
+    It ends the others when it ends; they end by themselves, too, when they find it gone.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
