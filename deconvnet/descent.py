@@ -12,12 +12,8 @@ from torch import Tensor
 
 from .inverses import (
     DECONVNET,
-    Signal,
     filter_transposed,
-    fit,
-    join,
     rectify,
-    rewindow,
     scale,
     share,
     sliding,
@@ -27,8 +23,9 @@ from .inverses import (
     unpool,
     weigh,
 )
-from .projection import Projection, project, walk_back
+from .projection import Projection, project, step_down, walk_back
 from .tape import Call, Tape, as_map
+from .windows import Signal, join, rewindow
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +121,7 @@ class _Notes:
     def step(self, call: Call, signal: Signal) -> list[Signal]:
         """The paper's rule for a call, noted where it is a stage of its own."""
         rule, value = DECONVNET[call.function], as_map(self.tape.values[call.inputs[0]])
-        sizes = [as_map(self.tape.values[number]).shape[-2:] for number in call.inputs]
-        parts = [fit(part, (size[0], size[1])) for part, size in zip(rule(call, signal), sizes, strict=True)]
+        parts = step_down(self.tape, rule, call, signal)
         follows = not self.now.isdisjoint(call.outputs)
         if rule in _STEPS:
             again = rule is rectify and self.before_relu

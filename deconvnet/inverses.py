@@ -17,25 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import UsageError
-from .receptive import Pair, Sliding, pair
+from .moves import moves
+from .receptive import Pair, Sliding, Spreading, pair
+from .refusals import reason
 from .tape import Call, as_map
+from .windows import Signal, below, cells_of, look_up, rewindow, scatter
 
 FEW = 4  # output channels up to which strided transposed filters are taken phase by phase: the last step, to pixels
-
-
-@dataclass
-class Signal:
-    """What travels down: n windows of one feature map, each of its own image; zero outside the map.
-
-    Attributes:
-        values: (n, C, h, w).
-        origin: (n, 2) the map's (y, x) of each window's top-left cell; negative beyond the border.
-        image: (n,) which image of the batch each window belongs to.
-    """
-
-    values: Tensor
-    origin: Tensor
-    image: Tensor
 
 
 Rule = Callable[[Call, Signal], list[Signal]]
@@ -49,13 +37,26 @@ def unpool(call: Call, signal: Signal) -> list[Signal]:
     Overlapping windows may share a maximum: the values are summed, which is the exact transpose of the pooling.
     """
     assert call.switches is not None  # the tape keeps them for every max-pooling
-    switches = look_up(call.switches, signal)                           # (n, C, h, w) flat positions in the input
-    return [_scatter(signal, switches, bind(call).input.shape[-1], _slide(call))]
+    slide, columns = _slide(call), bind(call).input.shape[-1]
+    height, width = slide.extent((signal.values.shape[2], signal.values.shape[3]))
+    first = below(signal.origin, slide) @ signal.origin.new_tensor([width, 1])               # (n,)
+    # row · width + column − first, of a switch that is row · columns + column; in place, for this is half of the work
+    switches = look_up(call.switches, signal)                            # (n, C, h, w) flat positions in the input
+    cells = switches.div(columns, rounding_mode="floor").mul_(width - columns).add_(switches)
+    cells.sub_(first.to(cells.device).view(-1, 1, 1, 1)).clamp_(0, height * width - 1)  # what the clamp catches is zero
+    return [scatter(signal, cells, slide)]
 
 
 def rectify(call: Call, signal: Signal) -> list[Signal]:
-    """The positive part of the signal, whatever the forward mask was: the reconstruction too goes "through a relu"."""
-    return [replace(signal, values=signal.values.clamp(min=0))]
+    """The positive part of the signal, whatever the forward mask was: the reconstruction too goes "through a relu".
+
+    Through the network's own: where that is leaky, what is negative is multiplied by its slope here too. An upper bound
+    (ReLU6) has no part: it is one of activations, and the scale of a signal is that of its seed.
+    """
+    values, slope = signal.values.clamp(min=0), slope_of(call)
+    if isinstance(slope, Tensor) or slope:
+        values += slope * signal.values.clamp(max=0)
+    return [replace(signal, values=values)]
 
 
 def filter_transposed(call: Call, signal: Signal) -> list[Signal]:
@@ -64,7 +65,7 @@ def filter_transposed(call: Call, signal: Signal) -> list[Signal]:
     few = a.weight.shape[1] <= FEW and max(slide.stride) > 1 and slide.dilation == (1, 1)
     values = _in_phases(signal.values, a.weight, slide.stride) if few and a.groups == 1 else F.conv_transpose2d(
         signal.values, a.weight, stride=slide.stride, dilation=slide.dilation, groups=a.groups)
-    return [Signal(values, _below(signal.origin, slide), signal.image)]
+    return [Signal(values, below(signal.origin, slide), signal.image)]
 
 
 def pass_through(call: Call, signal: Signal) -> list[Signal]:
@@ -82,6 +83,17 @@ def scale(call: Call, signal: Signal) -> list[Signal]:
     return [replace(signal, values=signal.values * factor[:, None, None])]
 
 
+def multiply(call: Call, signal: Signal) -> list[Signal]:
+    """The signal times what the maps were multiplied by: a number, or a constant for each channel or cell."""
+    a = bind(call)
+    factor = a.other if a.input is call.given[0] else a.input
+    if isinstance(factor, Tensor):
+        maps = as_map(torch.broadcast_to(factor, call.shape))
+        factor = look_up(maps, signal).to(signal.values.dtype)           # (n, C, h, w)
+    divides = call.name.strip("_") in ("div", "true_divide")
+    return [replace(signal, values=signal.values / factor if divides else signal.values * factor)]
+
+
 def spread(call: Call, signal: Signal) -> list[Signal]:
     """Average pooling, a filter of equal weights, transposed: each value in equal parts to what it was the mean of."""
     slide = _slide(call)
@@ -89,7 +101,7 @@ def spread(call: Call, signal: Signal) -> list[Signal]:
     ones = signal.values.new_ones(channels, 1, *slide.kernel)            # (C, 1, kh, kw)
     shares = signal.values / look_up(_divisors(call, slide), signal)
     values = F.conv_transpose2d(shares, ones, stride=slide.stride, groups=channels)
-    return [Signal(values, _below(signal.origin, slide), signal.image)]
+    return [Signal(values, below(signal.origin, slide), signal.image)]
 
 
 def spread_adaptive(call: Call, signal: Signal) -> list[Signal]:
@@ -114,14 +126,72 @@ def weigh(call: Call, signal: Signal) -> list[Signal]:
     return [_whole((signal.values.flatten(1) @ bind(call).weight)[:, :, None, None], signal)]
 
 
-def unflatten(call: Call, signal: Signal) -> list[Signal]:
-    """The flat signal (n, C·H·W, 1, 1) as a whole map (n, C, H, W) again."""
-    return [_whole(signal.values.reshape(-1, *as_map(bind(call).input).shape[1:]), signal)]
+def reshape(call: Call, signal: Signal) -> list[Signal]:
+    """The flat signal (n, C·H·W, 1, 1) as a whole map (n, C, H, W) again, or the other way; regrouped channels pass."""
+    if _regroups(call):
+        return [signal]
+    size = (1, 1) if len(call.shape) == 2 else (call.shape[-2], call.shape[-1])
+    whole = rewindow(signal, torch.zeros_like(signal.origin), size)
+    return [_whole(whole.values.reshape(-1, *as_map(bind(call).input).shape[1:]), signal)]
+
+
+def put_back(call: Call, signal: Signal) -> list[Signal]:
+    """Slices, parts and permutations: each value to where it was taken from."""
+    moved = moves(call)
+    assert moved is not None
+    (down, right), (n, _, h, w) = moved.slide.stride, signal.values.shape
+    values = signal.values.new_zeros(n, as_map(call.given[0]).shape[1], (h - 1) * down + 1, (w - 1) * right + 1)
+    values[:, :, ::down, ::right].index_add_(1, moved.channels, signal.values)
+    return [Signal(values, below(signal.origin, moved.slide), signal.image)]
+
+
+def unshuffle(call: Call, signal: Signal) -> list[Signal]:
+    """Channels that were dealt out to groups, gathered again."""
+    return [replace(signal, values=F.channel_shuffle(signal.values, signal.values.shape[1] // bind(call).groups))]
+
+
+def unpad(call: Call, signal: Signal) -> list[Signal]:
+    """What is not on the border that was put around the maps; none of the channels that were added."""
+    slide, pads = _slide(call), _pads(bind(call))
+    values = F.pad(signal.values, [0, 0, 0, 0, -pads[4], -pads[5]]).clone()  # zeros may be written into it
+    return [Signal(values, below(signal.origin, slide), signal.image)]
+
+
+def filter_again(call: Call, signal: Signal) -> list[Signal]:
+    """A transposed convolution's filters, transposed, are those of a convolution; so are an enlargement's, all ones."""
+    a, slide = bind(call), _slide(call)
+    channels, (h, w) = signal.values.shape[1], signal.values.shape[2:]
+    weight = getattr(a, "weight", None)
+    groups = channels if weight is None else a.groups
+    weight = signal.values.new_ones(channels, 1, *slide.kernel) if weight is None else weight
+    stride, padding, dilation = (signal.origin.new_tensor(x) for x in (slide.stride, slide.padding, slide.dilation))
+    reach = dilation * (dilation.new_tensor(slide.kernel) - 1)
+    first = -((reach - signal.origin - padding) // stride)                # (n, 2) the first input cell of each window
+    rows, columns = slide.extent((h, w))
+    size = ((rows - 1) * slide.stride[0] + int(reach[0]) + 1, (columns - 1) * slide.stride[1] + int(reach[1]) + 1)
+    seen = rewindow(signal, first * stride - padding, size)
+    values = F.conv2d(seen.values, weight, stride=slide.stride, dilation=slide.dilation, groups=groups)
+    return [Signal(values, first, signal.image)]
 
 
 def share(call: Call, signal: Signal) -> list[Signal]:
     """To each summand of an addition the whole signal."""
     return [signal for _ in call.inputs]
+
+
+def share_signed(call: Call, signal: Signal) -> list[Signal]:
+    """The signal to what was subtracted from, its negative to what was subtracted."""
+    a = bind(call)
+    backwards = call.name in ("rsub", "__rsub__")
+    signs = [-1 if backwards != (value is not a.input) else 1 for value in call.given]
+    if len(signs) == 2:
+        signs = [-1, 1] if backwards else [1, -1]  # x − x has the same value twice
+    return [replace(signal, values=signal.values * sign) for sign in signs]
+
+
+def negate(call: Call, signal: Signal) -> list[Signal]:
+    """The negative of the signal."""
+    return [replace(signal, values=-signal.values)]
 
 
 def split(call: Call, signal: Signal) -> list[Signal]:
@@ -133,8 +203,16 @@ def split(call: Call, signal: Signal) -> list[Signal]:
 # ---- what other methods do differently ----
 
 def mask_forward(call: Call, signal: Signal) -> list[Signal]:
-    """The derivative of the ReLU: the signal where the forward input was positive (Simonyan et al. 2013)."""
-    return [replace(signal, values=signal.values * (look_up(as_map(bind(call).input), signal) > 0))]
+    """The derivative of the ReLU: the signal where the forward input was positive (Simonyan et al. 2013).
+
+    Where the ReLU is leaky, elsewhere by its slope; where it has an upper bound, nothing from what is above that.
+    """
+    low, high = _bounds(bind(call))
+    x, slope = look_up(as_map(bind(call).input), signal), slope_of(call)
+    linear = (x > low) if high is None else (x > low) & (x < high)
+    if isinstance(slope, Tensor) or slope:
+        return [replace(signal, values=torch.where(linear, signal.values, signal.values * slope))]
+    return [replace(signal, values=signal.values * linear)]
 
 
 def mask_both(call: Call, signal: Signal) -> list[Signal]:
@@ -154,23 +232,24 @@ def differentiate_norm(call: Call, signal: Signal) -> list[Signal]:
 def unpool_to_center(call: Call, signal: Signal) -> list[Signal]:
     """Each value to the middle of its pooling window, as far as that lies on the map: what is left without switches."""
     slide = _slide(call)
-    height, width = bind(call).input.shape[-2:]
-    ys, xs = _center(signal, 0, slide, height), _center(signal, 1, slide, width)             # (n, h), (n, w)
-    places = ys[:, None, :, None] * width + xs[:, None, None, :]
-    return [_scatter(signal, places.expand(signal.values.shape), width, slide)]
+    origin, sizes = below(signal.origin, slide), slide.extent((signal.values.shape[2], signal.values.shape[3]))
+    ys, xs = ((_center(signal, axis, slide, size) - origin[:, axis, None]).clamp_(0, sizes[axis] - 1)
+              for axis, size in enumerate(bind(call).input.shape[-2:]))                      # (n, h), (n, w)
+    cells = ys[:, None, :, None] * sizes[1] + xs[:, None, None, :]       # what the clamp catches is outside, and zero
+    return [scatter(signal, cells.to(signal.values.device).expand(signal.values.shape), slide)]
 
 
 # ---- how each call slides over its input ----
 
-def _unmoved(a: SimpleNamespace) -> Sliding | None:
+def _unmoved(a: SimpleNamespace, call: Call) -> Sliding | None:
     return Sliding()
 
 
-def _everything(a: SimpleNamespace) -> Sliding | None:
+def _everything(a: SimpleNamespace, call: Call) -> Sliding | None:
     return None
 
 
-def _convolution(a: SimpleNamespace) -> Sliding | None:
+def _convolution(a: SimpleNamespace, call: Call) -> Sliding | None:
     kernel, dilation = pair(tuple(a.weight.shape[-2:])), pair(a.dilation)
     if a.padding == "same":  # the odd cell, if any, is on the right and at the bottom
         padding = pair([d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)])
@@ -179,17 +258,40 @@ def _convolution(a: SimpleNamespace) -> Sliding | None:
     return Sliding(kernel, pair(a.stride), padding, dilation)
 
 
-def _pooling(a: SimpleNamespace) -> Sliding | None:
+def _pooling(a: SimpleNamespace, call: Call) -> Sliding | None:
     stride = a.stride or a.kernel_size
     return Sliding(pair(a.kernel_size), pair(stride), pair(a.padding), pair(getattr(a, "dilation", 1)))
 
 
-def _adaptive_pooling(a: SimpleNamespace) -> Sliding | None:
+def _adaptive_pooling(a: SimpleNamespace, call: Call) -> Sliding | None:
     sizes, wanted = a.input.shape[-2:], _adaptive_size(a)
     if any(i % o for i, o in zip(sizes, wanted, strict=True)):
         return None
     kernel = pair([i // o for i, o in zip(sizes, wanted, strict=True)])
     return Sliding(kernel, kernel)
+
+
+def _reshaping(a: SimpleNamespace, call: Call) -> Sliding | None:
+    return Sliding() if _regroups(call) else None
+
+
+def _moving(a: SimpleNamespace, call: Call) -> Sliding | None:
+    moved = moves(call)
+    return moved.slide if moved else None
+
+
+def _padding(a: SimpleNamespace, call: Call) -> Sliding | None:
+    left, _, top, *_ = _pads(a)
+    return Sliding(padding=(top, left))
+
+
+def _transposed_convolution(a: SimpleNamespace, call: Call) -> Sliding | None:
+    return Spreading(pair(tuple(a.weight.shape[-2:])), pair(a.stride), pair(a.padding), pair(a.dilation))
+
+
+def _enlargement(a: SimpleNamespace, call: Call) -> Sliding | None:
+    kernel = pair([made // size for made, size in zip(call.shape[-2:], a.input.shape[-2:], strict=True)])
+    return Spreading(kernel, kernel)
 
 
 # ---- what a rule does not cover ----
@@ -219,6 +321,73 @@ def _only_flattening(a: SimpleNamespace, call: Call) -> str | None:
     return None if flat else f"it turns {before} into {call.shape}; only flattening to (N, C·H·W) has a rule"
 
 
+def _only_regrouping(a: SimpleNamespace, call: Call) -> str | None:
+    if _regroups(call) or (a.input.ndim == 2 and len(call.shape) == 4 and call.shape[0] == len(a.input)):
+        return None
+    problem = _only_flattening(a, call)
+    return problem and problem.replace("has a rule", "and back, and regrouping channels (N, …, H, W), have a rule")
+
+
+def _only_lines(a: SimpleNamespace, call: Call) -> str | None:
+    return None if moves(call) else ("only slices, parts and permutations of channels, and rows and columns at even "
+                                     "distances, have a rule")
+
+
+def _only_constant_borders(a: SimpleNamespace, call: Call) -> str | None:
+    if a.mode != "constant":
+        return (f"it repeats the map in its border (mode={a.mode!r}), so that a value stands in several places; only "
+                "constant borders have a rule")
+    return None if len(a.pad) <= 6 or not any(a.pad[6:]) else "it adds images to the batch"
+
+
+def _only_repeating(a: SimpleNamespace, call: Call) -> str | None:
+    even = not any(made % size for made, size in zip(call.shape[-2:], a.input.shape[-2:], strict=True))
+    return None if even and a.mode.startswith("nearest") else ("only enlarging by repeating each cell (mode='nearest', "
+                                                               "by whole numbers) has a rule")
+
+
+def _only_even_windows(a: SimpleNamespace, call: Call) -> str | None:
+    return None if _adaptive_pooling(a, call) else "only where it divides the map evenly has it a rule"
+
+
+def _only_rectifying(a: SimpleNamespace, call: Call) -> str | None:
+    low, high = _bounds(a)
+    if getattr(a, "training", False):
+        return "it is in training mode; call net.eval() first"
+    if not isinstance(low, int | float) or not (high is None or isinstance(high, int | float)):
+        return "only bounds that are numbers have a rule"
+    lifts = low > 0 and not hasattr(a, "value")  # a threshold leaves 0 below it, other bounds leave themselves
+    if low < 0 or lifts or getattr(a, "value", 0.0) != 0 or (high is not None and high <= 0):
+        return "only a lower bound of 0 has a rule: what lets negative values through, up to a bound, does not rectify"
+    return None
+
+
+def _only_above_zero(a: SimpleNamespace, call: Call) -> str | None:
+    plain = len(call.inputs) == 1 and a.input is call.given[0] and call.shape == a.input.shape and not a.other.any()
+    return None if plain else "only the maximum with 0 has a rule"
+
+
+def _only_positive_slopes(a: SimpleNamespace, call: Call) -> str | None:
+    slope = _slope(a)
+    if getattr(a, "training", False):
+        return "it is in training mode; call net.eval() first"
+    negative = bool((slope < 0).any()) if isinstance(slope, Tensor) else slope < 0
+    return "it has a negative slope, and so does not rectify" if negative else None
+
+
+def _only_constants(a: SimpleNamespace, call: Call) -> str | None:
+    if len(call.inputs) > 1:
+        return ("it multiplies or divides two values that both depend on the image (a gate, as in squeeze-and-"
+                "excitation), so that it has no fixed weights to be transposed")
+    other = a.other if a.input is call.given[0] else a.input
+    if getattr(a, "rounding_mode", None) is not None or (a.input is not call.given[0] and call.name.startswith("div")):
+        return "only dividing by a constant, without rounding, has a rule"
+    if isinstance(other, Tensor) and not other.is_floating_point():
+        return "it multiplies by a mask; write F.relu, if that is what it does"
+    same = call.given[0].shape == call.shape
+    return None if same else "only constants that leave the maps' shape as it is have a rule"
+
+
 def _only_plain_sums(a: SimpleNamespace, call: Call) -> str | None:
     plain = a.alpha == 1 and all(t.shape == call.shape for t in call.given)
     return None if plain else "only the plain sum of tensors of one shape has a rule"
@@ -239,13 +408,15 @@ def _only_whole_maps(a: SimpleNamespace, call: Call) -> str | None:
 @dataclass(frozen=True)
 class Operation:
     """A function that networks call: the names of its parameters, its rule in the paper's method, how it slides over
-    its input (None: every output sees the whole map), and why some calls of it have no rule.
+    its input (None: every output sees the whole map), why some calls of it have no rule, and how many axes a value may
+    have.
     """
 
     parameters: str
     rule: Rule
-    slide: Callable[[SimpleNamespace], Sliding | None] = _unmoved
+    slide: Callable[[SimpleNamespace, Call], Sliding | None] = _unmoved
     limits: Callable[[SimpleNamespace, Call], str | None] = _none
+    axes: tuple[int, ...] = (2, 4)
 
 
 _FUNCTIONS: dict[Operation, tuple[Callable, ...]] = {
@@ -253,8 +424,25 @@ _FUNCTIONS: dict[Operation, tuple[Callable, ...]] = {
         (F.conv2d, torch.conv2d),
     Operation("input inplace=False", rectify):
         (F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
+    Operation("input max_val=6.0 inplace=False", rectify): (F.relu6,),
+    Operation("input min_val=-1.0 max_val=1.0 inplace=False", rectify, limits=_only_rectifying):
+        (F.hardtanh, F.hardtanh_),
+    Operation("input threshold value inplace=False", rectify, limits=_only_rectifying):
+        (F.threshold, torch.threshold),
+    Operation("input min=None max=None", rectify, limits=_only_rectifying):
+        (torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip, torch.clip_,
+         torch.Tensor.clip, torch.Tensor.clip_, torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min,
+         torch.Tensor.clamp_min_),
+    Operation("input other", rectify, limits=_only_above_zero): (torch.maximum, torch.Tensor.maximum),
+    Operation("input negative_slope=0.01 inplace=False", rectify, limits=_only_positive_slopes):
+        (F.leaky_relu, F.leaky_relu_),
+    Operation("input lower=0.125 upper=0.3333333333333333 training=False inplace=False", rectify,
+              limits=_only_positive_slopes): (F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_),
+    Operation("input weight", rectify, limits=_only_positive_slopes): (torch.prelu, torch.Tensor.prelu),
     Operation("input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False",
               unpool, _pooling): (F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d),
+    Operation("input output_size return_indices=False", unpool, _adaptive_pooling, _only_even_windows):
+        (F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices),
     Operation("input size alpha=0.0001 beta=0.75 k=1.0", pass_through): (F.local_response_norm,),
     Operation("input p=0.5 training=True inplace=False", pass_through, limits=_not_training):
         (F.dropout, F.dropout2d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout),
@@ -266,15 +454,32 @@ _FUNCTIONS: dict[Operation, tuple[Callable, ...]] = {
     Operation("input dim=None keepdim=False", spread_mean, _everything, _only_whole_maps):
         (torch.mean, torch.Tensor.mean),
     Operation("input weight bias=None", weigh, _everything, _only_flat): (F.linear,),
-    Operation("input start_dim=0 end_dim=-1", unflatten, _everything, _only_flattening):
+    Operation("input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1", filter_again,
+              _transposed_convolution): (F.conv_transpose2d, torch.conv_transpose2d),
+    Operation("input size=None scale_factor=None mode='nearest'", filter_again, _enlargement, _only_repeating, (4,)):
+        (F.interpolate,),
+    Operation("input pad mode='constant' value=None", unpad, _padding, _only_constant_borders, (4,)): (F.pad,),
+    Operation("input start_dim=0 end_dim=-1", reshape, _everything, _only_flattening):
         (torch.flatten, torch.Tensor.flatten),
-    Operation("input *shape", unflatten, _everything, _only_flattening):
-        (torch.reshape, torch.Tensor.reshape, torch.Tensor.view, torch.squeeze, torch.Tensor.squeeze),
+    Operation("input *shape", reshape, _reshaping, _only_regrouping, (2, 3, 4, 5)):
+        (torch.reshape, torch.Tensor.reshape, torch.Tensor.view, torch.squeeze, torch.Tensor.squeeze, torch.unsqueeze,
+         torch.Tensor.unsqueeze, torch.unflatten, torch.Tensor.unflatten),
+    Operation("input *how", put_back, _moving, _only_lines, (3, 4, 5)):
+        (torch.Tensor.__getitem__, torch.chunk, torch.Tensor.chunk, torch.split, torch.Tensor.split, torch.unbind,
+         torch.Tensor.unbind, torch.narrow, torch.Tensor.narrow, torch.select, torch.Tensor.select, torch.flip,
+         torch.Tensor.flip, torch.transpose, torch.Tensor.transpose, torch.permute, torch.Tensor.permute),
+    Operation("input groups", unshuffle): (F.channel_shuffle, torch.channel_shuffle),
+    Operation("input other rounding_mode=None", multiply, limits=_only_constants):
+        (torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.mul_, torch.div, torch.true_divide, torch.Tensor.div,
+         torch.Tensor.div_, torch.Tensor.true_divide),
+    Operation("input other alpha=1", share_signed, limits=_only_plain_sums):
+        (torch.sub, torch.Tensor.sub, torch.Tensor.sub_, torch.rsub, torch.Tensor.__rsub__),
+    Operation("input", negate): (torch.neg, torch.Tensor.neg),
     Operation("input other alpha=1", share, limits=_only_plain_sums):
         (torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__iadd__,
          torch.Tensor.__radd__),
     Operation("tensors dim=0", split, limits=_only_channels): (torch.cat, torch.concat, torch.concatenate),
-    Operation("input *rest", pass_through):
+    Operation("input *rest", pass_through, axes=(2, 3, 4, 5)):
         (torch.clone, torch.Tensor.clone, torch.Tensor.detach, torch.Tensor.contiguous),
 }
 OPERATIONS: dict[Callable, Operation] = {f: operation for operation, fs in _FUNCTIONS.items() for f in fs}
@@ -311,25 +516,26 @@ def table(method: str | Table = "deconvnet", unpooling: str = "switches") -> Tab
 def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
     """Why no signal can travel down through a call, with the remedy; None where it can."""
     if call.function not in rules or call.function not in OPERATIONS:
-        return "it has no rule; look at a layer below it. The README lists the calls that have one"
+        return f"it has no rule; look at a layer below it. {reason(call.name)}"
     if call.strangers:
         return ("it takes a tensor that no recorded call made, or that was changed through a view; register constants "
                 "as buffers and write custom functions in torch's own")
     operation = OPERATIONS[call.function]
-    odd = [tuple(t.shape) for t in call.given if t.ndim not in (2, 4)]
+    odd = [tuple(t.shape) for t in call.given if t.ndim not in operation.axes]
     if odd:
         return f"it takes {odd[0]}, which is neither feature maps (N, C, H, W) nor flat (N, C)"
     if call.kwargs.get("out") is not None:
         return "it writes into an argument of its own (out=); leave that out"
     a = bind(call)
-    if operation.rule not in (share, split) and (len(call.inputs) > 1 or a.input is not call.given[0]):
+    several = "other" in vars(a) or "tensors" in vars(a)
+    if not several and (len(call.inputs) > 1 or a.input is not call.given[0]):
         return "its weights depend on the image"
     return operation.limits(a, call)
 
 
 def sliding(call: Call) -> Sliding | None:
     """How a call slides over its input; None where every output sees the whole of it."""
-    return OPERATIONS[call.function].slide(bind(call))
+    return OPERATIONS[call.function].slide(bind(call), call)
 
 
 def _slide(call: Call) -> Sliding:
@@ -352,6 +558,34 @@ def _defaults(parameters: str) -> dict[str, Any]:
     return {name: literal_eval(default) if default else None for name, _, default in words}
 
 
+def slope_of(call: Call) -> Tensor | float:
+    """By what a rectifier multiplies what is negative: 0, but for a leaky one; (C, 1, 1) where it learned one each."""
+    return _slope(bind(call))
+
+
+def _slope(a: SimpleNamespace) -> Tensor | float:
+    if hasattr(a, "lower"):
+        return (a.lower + a.upper) / 2
+    return a.weight[:, None, None] if hasattr(a, "weight") else getattr(a, "negative_slope", 0.0)
+
+
+def _bounds(a: SimpleNamespace) -> tuple[Any, Any]:
+    """Between which values a rectifier is linear; None where there is no upper bound."""
+    low = next((getattr(a, key) for key in ("threshold", "min_val", "min") if hasattr(a, key)), 0)
+    return (float("-inf") if low is None else low), getattr(a, "max_val", getattr(a, "max", None))
+
+
+def _regroups(call: Call) -> bool:
+    """Whether a call leaves images, rows and columns as they are, and so at most regroups channels."""
+    before, after = tuple(call.given[0].shape), call.shape
+    return min(len(before), len(after)) > 2 and before[0] == after[0] and before[-2:] == after[-2:]
+
+
+def _pads(a: SimpleNamespace) -> list[int]:
+    """How wide the border is: left, right, top, bottom, and channels before and after."""
+    return [*a.pad, *[0] * 6][:6]
+
+
 def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
     """What ``conv_transpose2d`` gives of values (n, C, h, w) and weights (C, c, kh, kw), faster where c is small.
 
@@ -369,92 +603,9 @@ def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
     return pixels[:, :, :height, :width]
 
 
-# ---- windows ----
-
-def look_up(maps: Tensor, signal: Signal) -> Tensor:
-    """What lies under each of the signal's windows (n, C, h, w) on the maps (N, C, H, W); outside the map, its edge."""
-    ys, xs = (cells.clamp(0, size - 1) for cells, size in zip(_cells(signal), maps.shape[-2:], strict=True))
-    found = maps[signal.image[:, None, None], :, ys[:, :, None], xs[:, None, :]]  # (n, h, w, C)
-    return found.permute(0, 3, 1, 2)
-
-
-def rewindow(signal: Signal, origin: Tensor, size: Pair) -> Signal:
-    """The signal on other windows, of ``size`` from ``origin`` (n, 2): cut where they are smaller, 0 where larger."""
-    values = signal.values
-    shift = origin - signal.origin                                       # (n, 2)
-    for axis in (0, 1):
-        old = values.shape[2 + axis]
-        first = shift[:, axis]
-        if bool((first == first[0]).all()):  # one cut for all rows is much cheaper than a cut for each
-            left, right = int(first[0]), int(first[0]) + size[axis]
-            if left >= old or right <= 0:  # nothing in common
-                left, right, values = 0, size[axis], torch.zeros_like(values)
-            pads = [-left, right - old]
-            values = F.pad(values, pads if axis == 1 else [0, 0, *pads])
-        else:
-            cells = first[:, None] + torch.arange(size[axis], device=first.device)              # (n, size)
-            inside = (cells >= 0) & (cells < old)
-            view = (len(cells), 1, -1, 1) if axis == 0 else (len(cells), 1, 1, -1)
-            shape = list(values.shape)
-            shape[2 + axis] = size[axis]
-            values = values.gather(2 + axis, cells.clamp(0, old - 1).view(view).expand(shape)) * inside.view(view)
-    return Signal(values, origin, signal.image)
-
-
-def fit(signal: Signal, size: Pair) -> Signal:
-    """The signal with zeros outside a map of ``size``, and no larger than the map."""
-    h, w = signal.values.shape[-2:]
-    if h > size[0] or w > size[1]:
-        origin = torch.stack([torch.zeros_like(o) if n > m else o
-                              for o, n, m in zip(signal.origin.T, (h, w), size, strict=True)], dim=1)
-        signal = rewindow(signal, origin, (min(h, size[0]), min(w, size[1])))
-    ys, xs = (((cells >= 0) & (cells < n)) for cells, n in zip(_cells(signal), size, strict=True))
-    if ys.all() and xs.all():
-        return signal
-    return replace(signal, values=signal.values * (ys[:, None, :, None] & xs[:, None, None, :]))
-
-
-def join(one: Signal, other: Signal) -> Signal:
-    """The sum of two signals on one map, on the union of their windows."""
-    if torch.equal(one.origin, other.origin) and one.values.shape == other.values.shape:
-        return replace(one, values=one.values + other.values)
-    sizes = [one.origin.new_tensor(s.values.shape[-2:]) for s in (one, other)]
-    origin = torch.minimum(one.origin, other.origin)                                            # (n, 2)
-    stop = torch.maximum(one.origin + sizes[0], other.origin + sizes[1])
-    h, w = (stop - origin).amax(0).tolist()
-    values = rewindow(one, origin, (h, w)).values + rewindow(other, origin, (h, w)).values
-    return Signal(values, origin, one.image)
-
-
-def _cells(signal: Signal) -> tuple[Tensor, Tensor]:
-    """The rows (n, h) and columns (n, w) of the map under each window."""
-    h, w = signal.values.shape[-2:]
-    device = signal.origin.device
-    y, x = signal.origin[:, :1], signal.origin[:, 1:]
-    return y + torch.arange(h, device=device), x + torch.arange(w, device=device)
-
-
-def _below(origin: Tensor, slide: Sliding) -> Tensor:
-    return origin * origin.new_tensor(slide.stride) - origin.new_tensor(slide.padding)
-
-
-def _scatter(signal: Signal, places: Tensor, columns: int, slide: Sliding) -> Signal:
-    """The signal's values, summed where they meet, at flat ``places`` (n, C, h, w) of a map with so many columns."""
-    n, channels, h, w = signal.values.shape
-    origin = _below(signal.origin, slide)
-    height, width = slide.extent((h, w))
-    first = origin[:, 0] * width + origin[:, 1]                          # (n,)
-    # row · width + column − first, of a place that is row · columns + column; in place, for this is a third of the work
-    cells = places.div(columns, rounding_mode="floor").mul_(width - columns).add_(places).sub_(first.view(-1, 1, 1, 1))
-    cells.clamp_(0, height * width - 1)  # what the clamp catches is outside the map, and zero
-    flat = signal.values.new_zeros(n, channels, height * width)
-    flat.scatter_add_(2, cells.flatten(2), signal.values.flatten(2))
-    return Signal(flat.view(n, channels, height, width), origin, signal.image)
-
-
 def _center(signal: Signal, axis: int, slide: Sliding, size: int) -> Tensor:
     """The middle cell (n, h), along one axis, of each pooling window, as far as the window lies on the map."""
-    first = _cells(signal)[axis] * slide.stride[axis] - slide.padding[axis]
+    first = cells_of(signal)[axis] * slide.stride[axis] - slide.padding[axis]
     last = first + slide.dilation[axis] * (slide.kernel[axis] - 1)
     return (first.clamp(min=0) + last.clamp(max=size - 1)) // 2
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .errors import DeconvnetError, UsageError
-from .inverses import Signal, Table, fit, join, obstacle, rewindow, sliding, table
-from .receptive import Box, Field
+from .inverses import Rule, Table, obstacle, sliding, table
+from .receptive import Box, Field, Sliding, Spreading
 from .tape import Call, Tape, as_map, full_precision
+from .windows import Signal, fit, join, rewindow
 
 Boxes = tuple[Box, ...]
 Travels = TypeVar("Travels", Signal, Boxes)
@@ -88,10 +89,12 @@ def field_of(tape: Tape, layer: str, size: tuple[int, int] = (1, 1), rules: Tabl
     Raises DeconvnetError with the call, the module and the remedy where a call on the way down has no rule.
     """
     rules = table() if rules is None else rules
+    slides: list[Sliding | None] = []
 
     def step(call: Call, boxes: Boxes) -> list[Boxes]:
         check(call, rules)
         slide = sliding(call)
+        slides.append(slide)
         if slide is None:
             return [(Box((0, 0), _size(as_map(tape.values[number]))),) * len(boxes) for number in call.inputs]
         return [tuple(map(slide.below, boxes))] * len(call.inputs)
@@ -103,9 +106,11 @@ def field_of(tape: Tape, layer: str, size: tuple[int, int] = (1, 1), rules: Tabl
     corners = tuple(Box(at, size) for at in ((0, 0), (1, 1), (rows, columns)))
     first, second, last = walk_back(tape, tape.number(layer), corners, step, meet)
     field = Field(first.size, (second.start[0] - first.start[0], second.start[1] - first.start[1]), first.start)
-    if field.box(1, 1) == second and field.box(rows, columns) == last:
+    spreads = any(isinstance(slide, Spreading) for slide in slides)
+    if field.box(1, 1) == second and field.box(rows, columns) == last and not spreads:
         return field
-    whole = first.union(last)  # branches of different strides meet: no field slides, so every unit gets the union
+    # branches of different strides meet, or maps were enlarged: no field slides, so every unit gets the union
+    whole = first.union(last)
     return Field(whole.size, (0, 0), whole.start)
 
 
@@ -131,11 +136,14 @@ def walk_back(tape: Tape, number: int, signal: Travels, step: Callable[[Call, Tr
 
 
 def _step(tape: Tape, rules: Table) -> Callable[[Call, Signal], list[Signal]]:
-    """One rule, and then what lies outside the map is set to zero."""
-    def step(call: Call, signal: Signal) -> list[Signal]:
-        sizes = [_size(as_map(tape.values[number])) for number in call.inputs]
-        return [fit(part, size) for part, size in zip(rules[call.function](call, signal), sizes, strict=True)]
-    return step
+    """A step through any call, by the rules of a table."""
+    return lambda call, signal: step_down(tape, rules[call.function], call, signal)
+
+
+def step_down(tape: Tape, rule: Rule, call: Call, signal: Signal) -> list[Signal]:
+    """What a rule gives on each input of a call, with zeros where the window lies outside the map."""
+    sizes = [_size(as_map(tape.values[number])) for number in call.inputs]
+    return [fit(part, size, above=signal) for part, size in zip(rule(call, signal), sizes, strict=True)]
 
 
 def _size(maps: Tensor) -> tuple[int, int]:
@@ -169,11 +177,11 @@ def _seed_map(maps: Tensor, units: Tensor) -> Signal:
 def _check_units(layer: str, units: Sequence[Sequence[int]] | Tensor, maps: Tensor, seed: str) -> Tensor:
     """The chosen activations (n, 4) as a tensor; (image, unit) is enough for whole maps."""
     try:
-        chosen = torch.as_tensor(units, device=maps.device)
+        chosen = torch.as_tensor(units).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"units must be (image, unit, y, x) for each projection: {error}") from None
     if chosen.numel() == 0:
-        return torch.zeros(0, 4, dtype=torch.int64, device=maps.device)
+        return torch.zeros(0, 4, dtype=torch.int64)
     if chosen.is_floating_point():
         raise UsageError("units must be whole numbers: (image, unit, y, x) for each projection")
     chosen = chosen.long()

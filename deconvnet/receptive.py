@@ -49,6 +49,29 @@ class Sliding:
         return Box(self.start(box.start), self.extent(box.size))
 
 
+class Spreading(Sliding):
+    """How a transposed convolution, or an enlargement, lays each cell of its input out over ``kernel`` output cells.
+
+    What is padding to a convolution it cuts off from its output.
+    """
+
+    def start(self, start: Pair) -> Pair:
+        """The first input cell, per axis, that reaches the output cells from ``start`` on."""
+        return _each(lambda o, s, p, k, d: -((d * (k - 1) - o - p) // s), start, self.stride, self.padding, self.kernel,
+                     self.dilation)
+
+    def extent(self, size: Pair) -> Pair:
+        """How many neighbouring input cells reach ``size`` neighbouring output cells at most, per axis."""
+        return _each(lambda n, k, s, d: (n - 1 + d * (k - 1)) // s + 1, size, self.kernel, self.stride, self.dilation)
+
+    def below(self, box: Box) -> Box:
+        """The box of the input cells that reach a box of the output, at least one cell per axis."""
+        start = self.start(box.start)
+        size = _each(lambda first, o, n, p, s: max((o + n - 1 + p) // s - first + 1, 1), start, *box, self.padding,
+                     self.stride)
+        return Box(start, size)
+
+
 @dataclass(frozen=True)
 class Field:
     """What the units of a layer see of the image, in pixels: unit (i, j) sees ``size`` from ``start + (i, j)·stride``.

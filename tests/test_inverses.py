@@ -15,20 +15,16 @@ from deconvnet.inverses import (
     GRADIENT,
     METHODS,
     OPERATIONS,
-    Signal,
     _in_phases,
-    fit,
-    join,
-    look_up,
     mask_both,
     mask_forward,
     pass_through,
     rectify,
-    rewindow,
     table,
     unpool,
     unpool_to_center,
 )
+from deconvnet.windows import Signal, fit, join, look_up, rewindow
 
 
 class Step(nn.Module):
@@ -221,17 +217,40 @@ class Unknown(torch.autograd.Function):
 
 NO_RULE = "it has no rule; look at a layer below it"
 REFUSED = {
-    "hardtanh": (nn.Hardtanh(), NO_RULE), "hardtanh, as relu6": (nn.ReLU6(), NO_RULE),
+    "hardtanh": (nn.Hardtanh(), "only a lower bound of 0"), "hardtanh, of 0": (nn.Hardtanh(-6, 0), "a lower bound of 0"),
     "silu": (nn.SiLU(), NO_RULE),
-    "leaky_relu": (nn.LeakyReLU(), NO_RULE), "gelu": (nn.GELU(), NO_RULE), "sigmoid": (nn.Sigmoid(), NO_RULE),
-    "softmax": (nn.Softmax(1), NO_RULE), "conv_transpose2d": (nn.ConvTranspose2d(4, 4, 3), NO_RULE),
-    "interpolate": (nn.Upsample(scale_factor=2), NO_RULE), "instance_norm": (nn.InstanceNorm2d(4), NO_RULE),
+    "leaky_relu": (nn.LeakyReLU(-0.1), "a negative slope"), "prelu": (nn.PReLU(4, -0.1), "a negative slope"),
+    "gelu": (nn.GELU(), NO_RULE), "sigmoid": (nn.Sigmoid(), NO_RULE),
+    "softmax": (nn.Softmax(1), NO_RULE), "interpolate": (nn.Upsample(scale_factor=2, mode="bilinear"), "repeating each"),
+    "interpolate, unevenly": (nn.Upsample(size=9), "repeating each cell"),
+    "interpolate, smaller": (nn.Upsample(size=3), "repeating each cell"),
+    "instance_norm": (nn.InstanceNorm2d(4), NO_RULE),
     "group_norm": (nn.GroupNorm(2, 4), NO_RULE), "layer_norm": (nn.LayerNorm(6), NO_RULE),
-    "pad": (nn.ZeroPad2d(1), NO_RULE), "pixel_shuffle": (nn.PixelShuffle(2), NO_RULE),
-    "transpose": (Step(lambda x: x.transpose(2, 3)), NO_RULE),
-    "permute": (Step(lambda x: x.permute(0, 1, 3, 2)), NO_RULE),
-    "mul": (Step(lambda x: x * x), NO_RULE), "__getitem__": (Step(lambda x: x[:, :2]), NO_RULE),
-    "chunk": (Step(lambda x: x.chunk(2, 1)[1]), NO_RULE), "adaptive_max_pool2d": (nn.AdaptiveMaxPool2d(1), NO_RULE),
+    "pad": (nn.ReflectionPad2d(1), "only constant borders"), "pixel_shuffle": (nn.PixelShuffle(2), NO_RULE),
+    "pad, of a convolution": (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), "only constant borders"),
+    "pad, of the batch": (Step(lambda x: F.pad(x, (0,) * 6 + (0, 1))), "it adds images"),
+    "transpose": (Step(lambda x: x.transpose(2, 3)), "only slices, parts and permutations of channels"),
+    "permute": (Step(lambda x: x.permute(0, 1, 3, 2)), "only slices, parts and permutations of channels"),
+    "permute, of images": (Step(lambda x: x.permute(1, 0, 2, 3)), "only slices, parts and permutations of channels"),
+    "flip": (Step(lambda x: x.flip(3)), "only slices, parts"), "chunk": (Step(lambda x: x.chunk(2)[1]), "only slices"),
+    "__getitem__, of images": (Step(lambda x: x[[1, 0]]), "only slices, parts and permutations of channels"),
+    "__getitem__, of rows": (Step(lambda x: x[:, :, [0, 3, 4]]), "only slices, parts and permutations of channels"),
+    "__getitem__, by cells": (Step(lambda x: x[:, [0, 1, 2, 3, 0, 1], [5, 0, 1, 2, 3, 4]][:, None]), "only slices"),
+    "__getitem__, by images": (Step(lambda x: x[[[0], [1]], [[0, 1], [2, 3]]]), "only slices, parts and permutations"),
+    "mul": (Step(lambda x: x * x), "a gate"), "mul, by a mask": (Step(lambda x: x * (x > 0)), "by a mask"),
+    "mul, enlarging": (Step(lambda x: x.mean((2, 3), keepdim=True) * torch.ones(1, 4, 5, 5)), "the maps' shape"),
+    "div": (Step(lambda x: torch.div(x, 2, rounding_mode="floor")), "without rounding"),
+    "div, by the image": (Step(lambda x: torch.ones(1) / x.clamp(min=1)), "only dividing by a constant"),
+    "div, of two": (Step(lambda x: x / x.clamp(min=1)), "a gate"), "__rdiv__": (Step(lambda x: 1 / (x + 99)), NO_RULE),
+    "sub": (Step(lambda x: x - x.mean((2, 3), keepdim=True)), "only the plain sum"),
+    "adaptive_max_pool2d": (nn.AdaptiveMaxPool2d(4), "only where it divides the map evenly"),
+    "clamp": (Step(lambda x: x.clamp(max=6)), "only a lower bound of 0"),
+    "clamp, above 0": (Step(lambda x: x.clamp(0.1, 6)), "only a lower bound of 0"),
+    "clamp, by tensors": (Step(lambda x: torch.clamp(x, torch.zeros(()))), "only bounds that are numbers"),
+    "maximum": (Step(lambda x: torch.maximum(x, torch.ones(()))), "only the maximum with 0"),
+    "maximum, of two": (Step(lambda x: torch.maximum(x, x + 1)), "only the maximum with 0"),
+    "_threshold": (nn.Threshold(0.1, 20), "only a lower bound of 0"),
+    "rrelu": (nn.RReLU().train(), "it is in training mode; call net.eval() first"),
     "batch_norm": (nn.BatchNorm2d(4).train(), "it is in training mode; call net.eval() first"),
     "batch_norm, of the batch": (nn.BatchNorm2d(4, track_running_stats=False), "track_running_stats=True"),
     "dropout": (nn.Dropout().train(), "it is in training mode; call net.eval() first"),
@@ -262,7 +281,7 @@ def test_what_has_no_rule_is_refused_by_name_with_module_and_remedy(case):
     module, remedy = REFUSED[case]
     training = module.training
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(module)).eval()
-    module.train(training and isinstance(module, (nn.BatchNorm2d, nn.Dropout)))
+    module.train(training and isinstance(module, (nn.BatchNorm2d, nn.Dropout, nn.RReLU)))
     if "of the batch" in case:
         module.eval()
     tape = deconvnet.record(net, torch.rand(2, 3, 8, 8))
@@ -352,7 +371,11 @@ def test_a_new_window_shows_the_same_signal(signal, size, origin):
 @windows
 @given(signals(), sizes)
 def test_fitting_leaves_nothing_outside_the_map_and_everything_inside(signal, size):
-    fitted = fit(signal, size)
+    before = signal.values.clone()
+    fitted = fit(signal, size, above=signal)
+    assert torch.equal(signal.values, before), "what others may still look at stays as it is"
+    in_place = fit(Signal(before, signal.origin, signal.image), size, above=signal)
+    assert torch.equal(in_place.values, fitted.values) and torch.equal(in_place.origin, fitted.origin)
     assert fitted.values.shape[2] <= size[0] and fitted.values.shape[3] <= size[1]
     assert torch.equal(on_map(canvas(fitted), size), on_map(canvas(signal), size))
     assert canvas(fitted).sum() == on_map(canvas(signal), size).sum()

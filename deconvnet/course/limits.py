@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inverses import Signal
 from ..tape import Call, Tape, record
+from ..windows import Signal
 from . import Wrong, case, close, right
 
 # ---- how alike two pictures are ----

@@ -1,0 +1,118 @@
+"""Signals on windows of feature maps: looking up what lies under them, moving, cutting and adding them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .receptive import Pair, Sliding
+
+
+@dataclass
+class Signal:
+    """What travels down: n windows of one feature map, each of its own image; zero outside the map.
+
+    Attributes:
+        values: (n, C, h, w).
+        origin: (n, 2) the map's (y, x) of each window's top-left cell; negative beyond the border. Always on the CPU.
+        image: (n,) which image of the batch each window belongs to. Always on the CPU.
+    """
+
+    values: Tensor
+    origin: Tensor
+    image: Tensor
+
+
+def look_up(maps: Tensor, signal: Signal) -> Tensor:
+    """What lies under each of the signal's windows (n, C, h, w) on the maps (N, C, H, W); outside the map, its edge."""
+    (h, w), (height, width) = signal.values.shape[-2:], maps.shape[-2:]
+    found = maps.new_empty(len(signal.values), maps.shape[1], h, w)
+    for row, image, (y, x) in zip(found, signal.image.tolist(), signal.origin.tolist(), strict=True):
+        if 0 <= y <= height - h and 0 <= x <= width - w:  # a slice is copied ten times as fast as single cells
+            row.copy_(maps[image, :, y:y + h, x:x + w])
+        else:
+            ys, xs = (torch.arange(first, first + length, device=maps.device).clamp_(0, size - 1)
+                      for first, length, size in ((y, h, height), (x, w, width)))
+            row.copy_(maps[image][:, ys[:, None], xs])
+    return found
+
+
+def rewindow(signal: Signal, origin: Tensor, size: Pair) -> Signal:
+    """The signal on other windows, of ``size`` from ``origin`` (n, 2): cut where they are smaller, 0 where larger."""
+    values = signal.values
+    shift = origin - signal.origin                                       # (n, 2)
+    for axis in (0, 1):
+        old = values.shape[2 + axis]
+        first = shift[:, axis]
+        if bool((first == first[0]).all()):  # one cut for all rows is much cheaper than a cut for each
+            left, right = int(first[0]), int(first[0]) + size[axis]
+            if left >= old or right <= 0:  # nothing in common
+                left, right, values = 0, size[axis], torch.zeros_like(values)
+            pads = [-left, right - old]
+            values = F.pad(values, pads if axis == 1 else [0, 0, *pads])
+        else:
+            cells = (first[:, None] + torch.arange(size[axis])).to(values.device)              # (n, size)
+            inside = (cells >= 0) & (cells < old)
+            view = (len(cells), 1, -1, 1) if axis == 0 else (len(cells), 1, 1, -1)
+            shape = list(values.shape)
+            shape[2 + axis] = size[axis]
+            values = values.gather(2 + axis, cells.clamp(0, old - 1).view(view).expand(shape)) * inside.view(view)
+    return Signal(values, origin, signal.image)
+
+
+def fit(signal: Signal, size: Pair, above: Signal) -> Signal:
+    """The signal with zeros outside a map of ``size``, and no larger than the map.
+
+    It is written into where it can be, that is, where its values are not those of the signal ``above`` it.
+    """
+    h, w = signal.values.shape[-2:]
+    if h > size[0] or w > size[1]:
+        origin = torch.stack([torch.zeros_like(o) if n > m else o
+                              for o, n, m in zip(signal.origin.T, (h, w), size, strict=True)], dim=1)
+        signal = rewindow(signal, origin, (min(h, size[0]), min(w, size[1])))
+        h, w = signal.values.shape[-2:]
+    outside = [(row, y, x) for row, (y, x) in enumerate(signal.origin.tolist())
+               if y < 0 or x < 0 or y + h > size[0] or x + w > size[1]]
+    if outside and signal.values.untyped_storage().data_ptr() == above.values.untyped_storage().data_ptr():
+        signal = replace(signal, values=signal.values.clone())
+    for row, y, x in outside:
+        values = signal.values[row]                                      # (C, h, w)
+        values[:, :max(-y, 0)] = 0
+        values[:, max(size[0] - y, 0):] = 0
+        values[:, :, :max(-x, 0)] = 0
+        values[:, :, max(size[1] - x, 0):] = 0
+    return signal
+
+
+def join(one: Signal, other: Signal) -> Signal:
+    """The sum of two signals on one map, on the union of their windows."""
+    if torch.equal(one.origin, other.origin) and one.values.shape == other.values.shape:
+        return replace(one, values=one.values + other.values)
+    sizes = [one.origin.new_tensor(s.values.shape[-2:]) for s in (one, other)]
+    origin = torch.minimum(one.origin, other.origin)                                            # (n, 2)
+    stop = torch.maximum(one.origin + sizes[0], other.origin + sizes[1])
+    h, w = (stop - origin).amax(0).tolist()
+    values = rewindow(one, origin, (h, w)).values + rewindow(other, origin, (h, w)).values
+    return Signal(values, origin, one.image)
+
+
+def cells_of(signal: Signal) -> tuple[Tensor, Tensor]:
+    """The rows (n, h) and columns (n, w) of the map under each window."""
+    h, w = signal.values.shape[-2:]
+    y, x = signal.origin[:, :1], signal.origin[:, 1:]
+    return y + torch.arange(h), x + torch.arange(w)
+
+
+def below(origin: Tensor, slide: Sliding) -> Tensor:
+    """The origins (n, 2), on the input of a call that slides, of what lies under windows on its output."""
+    return origin * origin.new_tensor(slide.stride) - origin.new_tensor(slide.padding)
+
+
+def scatter(signal: Signal, cells: Tensor, slide: Sliding) -> Signal:
+    """The signal's values on the windows below, each at its flat cell (n, C, h, w) there, summed where they meet."""
+    n, channels, h, w = signal.values.shape
+    height, width = slide.extent((h, w))
+    flat = signal.values.new_zeros(n, channels, height * width)
+    flat.scatter_add_(2, cells.flatten(2), signal.values.flatten(2))
+    return Signal(flat.view(n, channels, height, width), below(signal.origin, slide), signal.image)
