@@ -22,7 +22,9 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .errors import DeconvnetError, UsageError
 
-_MAX_POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
+_MAX_POOLS: dict[Callable, Callable] = {  # to what gives the same, and the switches too
+    F.max_pool2d: F.max_pool2d, F.max_pool2d_with_indices: F.max_pool2d, torch.max_pool2d: F.max_pool2d,
+    F.adaptive_max_pool2d: F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices: F.adaptive_max_pool2d}
 _FROM_OUTSIDE = {torch.from_numpy, torch.tensor, torch.as_tensor, torch.asarray, torch.frombuffer}
 _RELUS = {F.relu, F.relu_, torch.relu_, torch.Tensor.relu_}
 
@@ -37,9 +39,10 @@ class Call:
     module: str                   # path of the innermost module, as named_modules() gives it
     inputs: list[int]             # numbers of the values among the arguments, in order
     given: list[Tensor]           # those values, as the call found them
-    outputs: list[int]            # numbers of the values it made
-    shape: tuple[int, ...]        # of the first of them
+    outputs: list[int]            # the number of the value it made, alone: what gives several is a call for each
+    shape: tuple[int, ...]        # of that value
     strangers: bool = False       # some argument is a tensor of unknown origin
+    part: int = 0                 # which of the several that were given it is
     switches: Tensor | None = None  # max-pooling: for each pooled value, the flat position of its maximum (N, C, H, W)
 
     @property
@@ -189,8 +192,13 @@ def resolve(layer: str, calls: Mapping[str, int]) -> str:
 
 
 def as_map(value: Tensor) -> Tensor:
-    """A value as a feature map (N, C, H, W): what is flat (N, C) becomes (N, C, 1, 1)."""
-    return value if value.ndim == 4 else value.reshape(*value.shape[:2], 1, 1)
+    """A value as a feature map (N, C, H, W): what is flat (N, C) becomes (N, C, 1, 1).
+
+    Of other values the last two axes are H and W and what lies between is channels: (N, G, C, H, W) has G·C.
+    """
+    if value.ndim == 2:
+        return value[:, :, None, None]
+    return value if value.ndim == 4 else value.reshape(len(value), -1, *value.shape[-2:])
 
 
 class Enough(Exception):
@@ -249,11 +257,12 @@ class _Recorder(TorchFunctionMode):
         made = [t for t in made if t.is_floating_point() and not any(t is old for old in tensors)] + changed
         if made:
             module = self.path[-1] if self.path else ""
-            for t in made:
-                self._check_finite(t, f"layer {module!r} ({getattr(func, '__name__', func)})")
             self._used.update(_memory(t) for t in given)
-            outputs, shape = [self._new_value(t) for t in made], tuple(made[0].shape)
-            self.calls.append(Call(func, args, kwargs, module, inputs, given, outputs, shape, strangers, switches))
+            for part, t in enumerate(made):
+                if func is not F.pad:  # before a max-pooling, borders may be minus infinity
+                    self._check_finite(t, f"layer {module!r} ({getattr(func, '__name__', func)})")
+                self.calls.append(Call(func, args, kwargs, module, inputs, given, [self._new_value(t)],
+                                       tuple(t.shape), strangers, part, switches))
         return result
 
     def _new_value(self, tensor: Tensor) -> int:
@@ -332,10 +341,12 @@ def _parameters(func: Callable) -> Sequence[str]:
 
 def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor]:
     """The result of a max-pooling as the network expects it, and the switches."""
-    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    bound = dict(zip(names, args, strict=False)) | kwargs
-    wanted = bound.pop("return_indices", func is F.max_pool2d_with_indices)
-    pooled, switches = F.max_pool2d(**bound, return_indices=True)
+    names = ("input", "output_size") if _MAX_POOLS[func] is F.adaptive_max_pool2d else (
+        "input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    bound = dict(zip((*names, "return_indices"), args, strict=False)) | kwargs
+    both = func in (F.max_pool2d_with_indices, F.adaptive_max_pool2d_with_indices)
+    wanted = bound.pop("return_indices", both)
+    pooled, switches = _MAX_POOLS[func](**bound, return_indices=True)
     return ((pooled, switches) if wanted else pooled), switches
 
 

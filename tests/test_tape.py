@@ -456,8 +456,8 @@ def test_a_tape_as_far_as_one_call_of_a_module_ends_with_that_call(last, calls):
     assert torch.equal(tape.activations(last), deconvnet.record(net, images()).activations(last))
 
 
-@pytest.mark.parametrize("write", [lambda x: x.__ipow__(2), lambda x: x.__itruediv__(2), lambda x: x.__imod__(2)],
-                         ids=["**=", "/=", "%="])
+@pytest.mark.parametrize("write", [lambda x: x.__ipow__(2), lambda x: x.__ifloordiv__(2), lambda x: x.__imod__(2)],
+                         ids=["**=", "//=", "%="])
 def test_arithmetic_in_place_is_recorded_and_refused_by_name(write):
     net = Net(lambda net, x: net.out(write(net.one(x))), one=conv(), out=conv(4, 5)).double()
     tape = deconvnet.record(net, images())

@@ -1,0 +1,296 @@
+"""The rules of later networks, on generated geometry, against automatic differentiation with the nonlinearity
+exchanged; all networks of torchvision; inputs of other shapes than colour pictures.
+"""
+
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import differentiated
+from torch import nn
+
+import deconvnet
+from deconvnet.describe import describe, obstacles
+from deconvnet.errors import DeconvnetError, UsageError
+
+METHODS = ("deconvnet", "gradient", "guided")
+
+
+# ---- the oracle: automatic differentiation through rectifiers that go backward as a method says ----------------------
+
+def backward_of_rectifier(method, signal, x, slope, low, high):
+    """What is negative is multiplied by the slope: of the signal, of the derivative, or of one after the other."""
+    def lean(values, where):
+        return torch.where(where, values, values * slope)
+
+    if method == "deconvnet":
+        return lean(signal, signal > 0)
+    derivative = lean(signal, (x > low) & (x < high))
+    return derivative if method == "gradient" else lean(derivative, derivative > 0)
+
+
+class _Rectifier(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, settings):
+        ctx.save_for_backward(x.clone())
+        ctx.settings = settings
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, signal):
+        method, slope, low, high = ctx.settings
+        return backward_of_rectifier(method, signal, *ctx.saved_tensors, slope, low, high), None, None
+
+
+RECTIFIERS = {  # name: (where it lies, its slope, lower and upper bound from its arguments after the input)
+    "leaky_relu": ((F,), lambda negative_slope=0.01, inplace=False: (negative_slope, 0, torch.inf)),
+    "prelu": ((F, torch), lambda weight: (weight[:, None, None].detach(), 0, torch.inf)),
+    "rrelu": ((F,), lambda lower=1 / 8, upper=1 / 3, training=False, inplace=False: ((lower + upper) / 2, 0, torch.inf)),
+    "relu6": ((F,), lambda inplace=False: (0, 0, 6)),
+    "hardtanh": ((F,), lambda min_val=-1, max_val=1, inplace=False: (0, min_val, max_val)),
+    "threshold": ((F,), lambda threshold, value, inplace=False: (0, threshold, torch.inf)),
+    "clamp": ((torch, torch.Tensor), lambda min=None, max=None: (0, min, torch.inf if max is None else max)),
+    "clamp_min": ((torch, torch.Tensor), lambda min: (0, min, torch.inf)),
+    "maximum": ((torch,), lambda other: (0, 0, torch.inf)),
+}
+
+
+@contextmanager
+def rectifiers(method):
+    """While open, every rectifier but the plain ReLU goes backward by the rule of a method."""
+    def exchanged(function, settings):
+        def rectifier(input, *args, **kwargs):
+            with torch.no_grad():
+                y = function(input.clone(), *args, **kwargs)
+            return _Rectifier.apply(input, y, (method, *settings(*args, **kwargs)))
+        return rectifier
+
+    with ExitStack() as patches:
+        for name, (places, settings_of) in RECTIFIERS.items():
+            for place in places:
+                patches.enter_context(patch.object(place, name, exchanged(getattr(place, name), settings_of)))
+        yield
+
+
+def expected(net, images, layer, units, method, seed="activation"):
+    with rectifiers(method):
+        return differentiated(net, images, layer, units, method, seed)
+
+
+def assert_same(found, wanted, tolerance):
+    """Relative L2, projection by projection."""
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).norm() <= tolerance * other.norm()
+
+
+# ---- generated networks ----------------------------------------------------------------------------------------------
+
+class Step(nn.Module):
+    """A few calls as a module, with what they need of modules and constants."""
+
+    def __init__(self, name, function, *needed):
+        super().__init__()
+        self.name, self.function = name, function
+        self.parts = nn.ModuleList(part for part in needed if isinstance(part, nn.Module))
+        self.constants = nn.ParameterList(part for part in needed if not isinstance(part, nn.Module))
+        self.requires_grad_(False)
+
+    def forward(self, x):
+        return self.function(x, *self.parts, *self.constants)
+
+    def extra_repr(self):
+        return self.name
+
+
+def slopes(channels):
+    return torch.linspace(0, 1.5, channels, dtype=torch.float64)
+
+
+NONLINEAR = {
+    "relu": lambda c: F.relu, "leaky relu": lambda c: lambda x: F.leaky_relu(x, 0.2),
+    "leaky relu in place": lambda c: nn.LeakyReLU(0.1, inplace=True), "relu6": lambda c: F.relu6,
+    "relu6, module": lambda c: nn.ReLU6(inplace=True), "hardtanh": lambda c: nn.Hardtanh(0, 0.5),
+    "threshold": lambda c: nn.Threshold(0.2, 0), "clamp": lambda c: lambda x: x.clamp(0, 0.7),
+    "clamp(min)": lambda c: lambda x: torch.clamp(x, min=0), "clamp_min": lambda c: lambda x: x.clamp_min(0),
+    "maximum": lambda c: lambda x: torch.maximum(x, torch.zeros((), dtype=x.dtype)), "rrelu": lambda c: nn.RReLU(),
+    "prelu": lambda c: lambda x: F.prelu(x, slopes(c).to(x.dtype)), "prelu, one": lambda c: nn.PReLU(init=0.3),
+}
+
+
+class Writer:
+    """Draws one step after another, keeping track of the maps by running them."""
+
+    def __init__(self, draw):
+        self.draw = draw
+        torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+        size = draw(st.tuples(st.integers(5, 12), st.integers(5, 12)))
+        self.images = torch.randn(2, draw(st.integers(1, 4)), *size, dtype=torch.float64)
+        self.now, self.steps = self.images, []
+
+    def add(self, step, name="", *needed):
+        module = step if isinstance(step, nn.Module) else Step(name, step, *needed)
+        module = module.double().eval()
+        with torch.no_grad():
+            self.now = module(self.now.clone())
+        self.steps.append(module)
+
+    def number(self, low, high):
+        return self.draw(st.integers(low, high))
+
+    def conv(self):
+        _, c, h, w = self.now.shape
+        groups = self.draw(st.sampled_from([g for g in (1, 2, 3, 4) if c % g == 0]))
+        k = self.number(1, min(3, h)), self.number(1, min(3, w))
+        padding = self.number(0, 2), self.number(0, 2)
+        self.add(nn.Conv2d(c, groups * self.number(1, 2), k, self.number(1, 2), padding, groups=groups))
+
+    def nonlinear(self):
+        name = self.draw(st.sampled_from(sorted(NONLINEAR)))
+        self.add(Step(name, NONLINEAR[name](self.now.shape[1])))
+
+    def transposed(self):
+        c = self.now.shape[1]
+        groups = self.draw(st.sampled_from([g for g in (1, 2, 3) if c % g == 0]))
+        pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+        stride, dilation = self.draw(pairs), self.draw(pairs)
+        extra = tuple(self.number(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
+        kernel = self.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+        padding = tuple(self.number(0, min(2, (d * (k - 1) + 1) // 2)) for k, d in zip(kernel, dilation, strict=True))
+        self.add(nn.ConvTranspose2d(c, groups * self.number(1, 2), kernel, stride, padding, extra, groups,
+                                    dilation=dilation))
+
+    def enlarge(self):
+        factors = self.number(1, 3), self.number(1, 2)
+        self.add(nn.Upsample(scale_factor=factors))
+
+    def pad(self):
+        _, c, h, w = self.now.shape
+        sides = [self.number(-(n // 3), 2) for n in (w, w, h, h)]
+        channels = [self.number(-(c // 3), 2) for _ in range(2)] if self.draw(st.booleans()) else []
+        value = self.draw(st.sampled_from([0.0, 1.5]))
+        self.add(lambda x: F.pad(x, [*sides, *channels], value=value), f"pad {sides} {channels} {value}")
+
+    def slice(self):
+        _, c, h, w = self.now.shape
+        index = [slice(None)]
+        for n in (c, h, w):
+            start = self.number(0, n // 3)
+            index.append(slice(start, self.number(start + 1 + n // 3, n), self.number(1, 3)))
+        self.add(lambda x: x[tuple(index)], f"slice {index}")
+
+    def shuffle(self):
+        c = self.now.shape[1]
+        groups = self.draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
+
+        def by_hand(x):
+            n, c, h, w = x.shape
+            return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+        self.add(self.draw(st.sampled_from([nn.ChannelShuffle(groups), by_hand])), f"shuffle {groups}")
+
+    def parts(self):
+        """A residual block on one part of the channels, as in ShuffleNet; the order of the parts exchanged."""
+        c = self.now.shape[1]
+        first = self.number(0, c)
+        sizes = [size for size in (first, c - first) if size]
+
+        def parts(x, conv):
+            one, *others = x.split(sizes, 1)
+            return torch.cat([*others, F.relu(conv(one))], 1)
+
+        self.add(parts, f"split {sizes}", nn.Conv2d(sizes[0], sizes[0], 3, padding=1))
+
+    def permute(self):
+        order = self.draw(st.permutations(range(self.now.shape[1])))
+        self.add(lambda x: x[:, order], f"channels {order}")
+
+    def colours(self):
+        """As torchvision's networks change the normalisation of their images."""
+        c = self.now.shape[1]
+        self.add(lambda x: torch.cat([torch.unsqueeze(x[:, i], 1) * (i - 0.5) + 0.1 * i for i in range(c)], 1),
+                 "each channel")
+
+    def arithmetic(self):
+        per_channel = torch.randn(1, self.now.shape[1], 1, 1, dtype=torch.float64) + 2
+        per_cell = torch.randn(self.now.shape[2:], dtype=torch.float64) + 2
+        ways = {"a × x": lambda x, a, b: a * x, "x / a": lambda x, a, b: x / a, "x × cells": lambda x, a, b: x * b,
+                "×=": lambda x, a, b: x.clone().mul_(-1.5), "1 − x": lambda x, a, b: 1 - x,
+                "x − y": lambda x, a, b: F.relu(x) - 0.5 * x, "y − x": lambda x, a, b: 2 * x - F.relu(x),
+                "x − x": lambda x, a, b: x - x, "−x": lambda x, a, b: -x, "a − x": lambda x, a, b: a - x,
+                "rsub": lambda x, a, b: torch.rsub(x, F.relu(x)), "/=": lambda x, a, b: x.clone().div_(3)}
+        name = self.draw(st.sampled_from(sorted(ways)))
+        self.add(ways[name], name, per_channel, per_cell)
+
+    def maximum(self):
+        h, w = self.now.shape[2:]
+        goal = [self.draw(st.sampled_from([o for o in range(1, n + 1) if n % o == 0])) for n in (h, w)]
+        self.add(nn.AdaptiveMaxPool2d(goal))
+
+    def flat_and_back(self):
+        shape = self.now.shape[1:]
+        self.add(lambda x: x.flatten(1).view(len(x), *shape), "flat and back")
+
+
+STEPS = ("conv", "nonlinear", "nonlinear", "transposed", "enlarge", "pad", "slice", "shuffle", "parts", "permute",
+         "colours", "arithmetic", "maximum", "flat_and_back")
+
+
+@st.composite
+def networks(draw, steps=STEPS):
+    """A network of the rules of later networks, in float64, and two images for it."""
+    writer = Writer(draw)
+    writer.conv()
+    for step in draw(st.lists(st.sampled_from(steps), min_size=1, max_size=5)):
+        if writer.now.shape[2] * writer.now.shape[3] <= 1500:
+            getattr(writer, step)()
+    return nn.Sequential(*writer.steps).eval(), writer.images
+
+
+def places(tape, layer, image=1):
+    """Corners, the strongest place of the first and the last unit: (image, unit, y, x)."""
+    maps = tape.activations(layer)[image]
+    units, height, width = maps.shape
+    peaks = [divmod(int(maps[unit].argmax()), width) for unit in (0, units - 1)]
+    return [(image, 0, 0, 0), (image, units - 1, height - 1, width - 1), (image, 0, 0, width - 1),
+            (image, 0, *peaks[0]), (image, units - 1, *peaks[1])]
+
+
+def check(net, images, method, tolerance):
+    layer = str(len(net) - 1)
+    tape = deconvnet.record(net, images)
+    units = places(tape, layer)
+    found = deconvnet.project(tape, layer, units, method=method)
+    assert_same(found.on_canvas(), expected(net, images, layer, units, method), tolerance)
+
+
+def generated(examples):
+    return settings(max_examples=examples, derandomize=True, deadline=None, database=None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@generated(60)
+@given(networks())
+def test_generated_networks_are_differentiated_with_their_own_rectifiers(method, drawn):
+    net, images = drawn
+    check(net, images, method, 1e-12)
+
+
+@generated(60)
+@given(networks())
+def test_in_single_precision_too(drawn):
+    net, images = drawn
+    check(net.float(), images.float(), "gradient", 1e-5)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("method", METHODS)
+@generated(3000)
+@given(networks())
+def test_many_generated_networks_are_differentiated_with_their_own_rectifiers(method, drawn):
+    net, images = drawn
+    check(net, images, method, 1e-12)
