@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .errors import DeconvnetError, UsageError
 from .images import Preprocess
+from .importing import load_onnx
 from .models import MODELS
 
 _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").parent / "weights"
@@ -42,7 +43,8 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     Args:
         name: ``zfnet``, ``zfnet_wide``, ``alexnet``, ``alexnet_dense``; ``torchvision:resnet18`` and so on; one's own
             as ``package.module:function`` or ``file.py:function``, where the function takes nothing and gives an
-            ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept.
+            ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept. Or an
+            ONNX file, ``net.onnx``, which brings its weights; ``net.yaml`` beside it says how images are made for it.
         weights: the name of what ships: ``demo`` of zfnet and alexnet_dense, ``epoch-01`` … ``epoch-64`` on
             the way to zfnet's (convolutions only). Or a ``.safetensors`` file, with a ``.json`` of that
             name beside it if there is one (classes, preprocessing, SHA-256); a ``.pt`` or ``.pth`` state dict, which is
@@ -54,6 +56,8 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     tensor that is missing, left over, misshapen or not finite.
     """
     file = _weights_file(name, weights)
+    if file and is_file(name):
+        raise UsageError(f"{name} brings its own weights; leave --weights out")
     card = _read_card(file) if file else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -69,7 +73,14 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
 
 # ---- the network ----
 
+def is_file(name: str) -> bool:
+    """Whether a model's name is that of a file which brings everything, and of which nothing is run."""
+    return name.endswith(".onnx")
+
+
 def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    if is_file(name):
+        return load_onnx(Path(name))
     source, _, function = name.rpartition(":")
     if not source:
         if name.endswith(".py"):
@@ -77,7 +88,8 @@ def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         if name not in MODELS:
             near = get_close_matches(name, MODELS, n=1)
             raise UsageError(f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} There are: "
-                             f"{', '.join(MODELS)}; torchvision:NAME; package.module:function; file.py:function")
+                             f"{', '.join(MODELS)}; torchvision:NAME; package.module:function; file.py:function; "
+                             "net.onnx")
         try:
             return MODELS[name](**arguments)
         except (TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
 from .images import Images, Preprocess, decoder, open_images
 from .models import MODELS
-from .network import Network, load_model
+from .network import Network, is_file, load_model
 from .places import recall, remember
 from .versions import versions
 
@@ -41,6 +41,8 @@ def note_places(origin: Mapping[str, Any], model: str, weights: str | None, imag
     source, _, function = model.rpartition(":")
     if source.endswith(".py"):
         remember(f"model {origin['weights_sha256']}", f"{Path(source).resolve()}:{function}")
+    elif is_file(model):
+        remember(f"model {origin['weights_sha256']}", str(Path(model).resolve()))
     elif _is_code(model):
         remember(f"model {origin['weights_sha256']}", model)
     for what, path in (("images", images), ("weights", weights)):
@@ -101,8 +103,10 @@ def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | N
     if known(name):
         return name
     place = recall(f"{what} {origin[key]}")
-    path = (place or "").rpartition(":")[0] if what == "model" else place or ""
-    if place is None or ((path.endswith(".py") or what != "model") and not Path(path).exists()):
+    path = place or ""
+    if what == "model" and not is_file(path):
+        path = path.rpartition(":")[0]
+    if place is None or ((path.endswith((".py", ".onnx")) or what != "model") and not Path(path).exists()):
         raise UsageError(f"The scan was made with the {what} {name!r}, and where to find that is not known here: "
                          f"add --{what}.")
     return place

@@ -1,0 +1,42 @@
+"""Networks from files of other programs, as modules that this one can record: ONNX so far.
+
+``model_file`` reads and refuses, ``operations`` makes a module of each node, ``graph`` runs them, ``beside`` reads what
+stands in the YAML next to the file.
+"""
+
+from pathlib import Path
+
+from torch import nn
+
+from ..errors import DeconvnetError, UsageError
+from .beside import path_beside, read_beside, read_classes
+from .graph import GraphNetwork
+from .model_file import read
+from .operations import OPERATIONS
+
+
+def load_onnx(file: Path) -> nn.Module:
+    """The network in an ONNX file, in evaluation mode, with ``.classes`` and ``.preprocess`` from the YAML beside it.
+
+    ``net.yaml`` stands beside ``net.onnx``; without one, images are made as for most of the ONNX model zoo. Raises
+    UsageError for a missing file or a wrong key, and DeconvnetError, naming the file, for what cannot be read or run.
+    """
+    beside = read_beside(file)
+    graph = read(file, OPERATIONS)
+    if beside.sha256 not in (None, graph.sha256):
+        raise DeconvnetError(f"{file} is damaged, or another: its SHA-256 is not the one in {path_beside(file).name}.")
+    try:
+        size = beside.size or 224
+        net = GraphNetwork(graph, (size, size))
+        if beside.reversed():
+            net.reverse_channels()
+    except DeconvnetError as error:
+        raise DeconvnetError(f"{file}: {error}") from error
+    classes = read_classes(file, beside)
+    if classes and len(classes) != net.outputs:
+        raise UsageError(f"{path_beside(file)}: classes: {len(classes)} names for a network with {net.outputs} outputs")
+    if net.size[0] != net.size[1] or beside.size not in (None, net.size[0]):
+        raise UsageError(f"{file} takes images of {net.size[0]}×{net.size[1]} pixels (height × width); only squares "
+                         "are made, of the file's own size where it has one")
+    net.classes, net.preprocess = classes, beside.preprocess(net.size[0])  # type: ignore[assignment]
+    return net

@@ -1,0 +1,79 @@
+"""What stands beside a network's file, in a YAML of the same name: how its images are made, what its classes are."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from ..config import LIMIT, load
+from ..errors import UsageError
+from ..images import Preprocess
+from ..settings import Part
+
+Three = tuple[float, float, float]
+
+PRESETS: dict[str, tuple[str, int, Three, Three]] = {  # channels, largest value of a pixel, mean, std
+    "zoo-imagenet": ("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # most of the ONNX model zoo
+    "caffe": ("BGR", 255, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),             # BVLC's: AlexNet, CaffeNet, GoogLeNet
+    "caffe-vgg": ("BGR", 255, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),    # VGG, and Kaiming He's ResNets
+}
+
+
+class Beside(Part):
+    """The keys of the YAML; what it does not say is as the preset has it, which is ``zoo-imagenet`` by default."""
+
+    preset: Annotated[Literal["zoo-imagenet", "caffe", "caffe-vgg"], Field(description="a convention by name")] = (
+        "zoo-imagenet")
+    channels: Annotated[Literal["RGB", "BGR"] | None, Field(description="their order")] = None
+    scale: Annotated[Literal[1, 255] | None, Field(description="what white is before the mean is subtracted")] = None
+    mean: Annotated[Three | None, Field(description="subtracted, in that order and scale")] = None
+    std: Annotated[Three | None, Field(description="divided by, in that order and scale")] = None
+    size: Annotated[int | None, Field(ge=1, description="side of the images, where the file leaves it open")] = None
+    resize: Annotated[int | None, Field(ge=1, description="the short side before the centre is cut out")] = None
+    classes: Annotated[tuple[str, ...] | str, Field(description="names, or a text file beside with one a line")] = ()
+    sha256: Annotated[str | None, Field(description="of the network's file, which must be that one")] = None
+
+    @field_validator("classes")
+    @classmethod
+    def _beside(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if isinstance(value, str) and Path(value).name != value:
+            raise ValueError("must be the name of a file in the same folder")
+        return value
+
+    def reversed(self) -> bool:
+        """Whether the network takes blue, green, red."""
+        return (self.channels or PRESETS[self.preset][0]) == "BGR"
+
+    def preprocess(self, size: int) -> Preprocess:
+        """How images of that size are made, in red, green, blue. Raises UsageError where a value makes no sense."""
+        _, scale, mean, std = PRESETS[self.preset]
+        scale, mean, std = self.scale or scale, self.mean or mean, self.std or std
+        order = slice(None, None, -1 if self.reversed() else 1)
+        first, second, third = ((m / scale, s / scale) for m, s in list(zip(mean, std, strict=True))[order])
+        means, stds = zip(first, second, third, strict=True)
+        resize = 256 if size <= 256 else round(size * 8 / 7)
+        return Preprocess(size, self.resize or resize, means, stds)
+
+
+def read_beside(file: Path) -> Beside:
+    """What the YAML of the same name says; nothing, where there is none. Raises UsageError, naming the key."""
+    yaml = path_beside(file)
+    return load(yaml, Beside) if yaml.is_file() else Beside()
+
+
+def path_beside(file: Path) -> Path:
+    """Where that YAML is looked for: net.yaml for net.onnx."""
+    return file.with_suffix(".yaml")
+
+
+def read_classes(file: Path, beside: Beside) -> list[str]:
+    """The names of the classes, from the YAML or from the text file that it names."""
+    if not isinstance(beside.classes, str):
+        return list(beside.classes)
+    text = file.with_name(beside.classes)
+    try:
+        if text.stat().st_size > LIMIT:
+            raise UsageError(f"{text}: larger than {LIMIT:,} bytes; are these the classes?")
+        return [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path_beside(file)}: classes: {text} cannot be read as text: {error}") from error

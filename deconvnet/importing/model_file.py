@@ -1,0 +1,217 @@
+"""An ONNX file, read and checked: its nodes, its constants, its image. Nothing but the file itself is opened."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DeconvnetError, UsageError
+
+LIMIT = 2**31 - 1  # bytes; protobuf reads no more
+_NAME_LIMIT = 80  # characters of a layer's name, which becomes part of the names of files
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of a graph.
+
+    Attributes:
+        kind: the operation, as ONNX calls it.
+        name: of its layer: the node's own or, where it has none, its first output's; safe as a module's and a file's
+            name, and unlike every other.
+        inputs: the names of the values it takes; empty where an optional one is left out.
+        outputs: the names of those it makes; empty where nobody takes it.
+        attributes: numbers, lists of numbers, text, and tensors as NumPy arrays.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an ONNX file says.
+
+    Attributes:
+        nodes: those on which the outputs depend, each after those whose values it takes.
+        constants: tensors by name: weights, and the numbers that shape the graph.
+        image: the name of the value that the graph takes.
+        shape: (N, C, H, W) of it; None where the file leaves a size open.
+        outputs: the names of the values that it gives.
+        opset: the version of ONNX's operations.
+        sha256: of the file, in hex.
+    """
+
+    nodes: list[Node]
+    constants: dict[str, Tensor]
+    image: str
+    shape: tuple[int | None, ...]
+    outputs: list[str]
+    opset: int
+    sha256: str
+
+
+def read(path: Path, known: Collection[str]) -> Graph:
+    """The graph in an ONNX file, of which every operation is one of the ``known``.
+
+    Raises UsageError where there is no such file or onnx is not installed, and DeconvnetError, naming the file, for
+    what is no ONNX model, is cut off or unsound, keeps its weights in other files, or needs what we do not run.
+    """
+    onnx = _library()
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    if path.stat().st_size > LIMIT:
+        raise DeconvnetError(f"{path} is larger than 2 GiB, which no ONNX file can be.")
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf has errors of several kinds
+        raise DeconvnetError(f"{path} is no ONNX model, or is cut off ({_brief(error)}). Fetch it again.") from error
+    if not model.graph.node or not model.graph.output:
+        raise DeconvnetError(f"{path} is no ONNX model, or is cut off: there is no graph in it. Fetch it again.")
+    _refuse(path, onnx, model, known)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # of its own, of the inference of shapes, of protobuf
+        raise DeconvnetError(f"{path} is not a sound ONNX model: {_brief(error)}") from error
+    try:
+        return _graph(path, onnx, model, hashlib.sha256(content).hexdigest())
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise DeconvnetError(f"{path} is not a sound ONNX model: {_brief(error)}") from error
+
+
+def _library() -> ModuleType:
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise UsageError("To read ONNX files, install what reads them: pip install 'deconvnet[onnx]'") from error
+    return onnx
+
+
+def _brief(error: Exception) -> str:
+    """An error on one line, without the context that onnx's checker appends."""
+    return " ".join(str(error).partition("==> Context")[0].split())[:300] or type(error).__name__
+
+
+# ---- what is refused ----
+
+def _refuse(path: Path, onnx: ModuleType, model: Any, known: Collection[str]) -> None:
+    """Raises DeconvnetError for a model that cannot be run here, before anything of it is looked at closely."""
+    found = sorted({_kind(node) for node in model.graph.node})
+    missing = [kind for kind in found if kind not in known]
+    if missing:
+        raise DeconvnetError(f"{path} uses operations that deconvnet does not run: {', '.join(missing)}.")
+    if model.ir_version > onnx.IR_VERSION:
+        raise DeconvnetError(f"{path} has ONNX's format {model.ir_version}, and the installed onnx knows "
+                             f"{onnx.IR_VERSION}: pip install -U onnx")
+    if model.graph.sparse_initializer:
+        raise DeconvnetError(f"{path} has sparse weights, which are not read. Save them as ordinary tensors.")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in _tensors(model)):
+        raise DeconvnetError(f"{path} keeps weights in other files, which are not read. Put them into one: "
+                             "onnx.save(onnx.load(FILE), NEW_FILE)")
+
+
+def _kind(node: Any) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+
+
+# ---- what is taken ----
+
+def _graph(path: Path, onnx: ModuleType, model: Any, sha256: str) -> Graph:
+    graph = model.graph
+    constants = {tensor.name: _tensor(onnx, tensor) for tensor in graph.initializer}
+    images = [value for value in graph.input if value.name not in constants]
+    if len(images) != 1:
+        raise DeconvnetError(f"{path} takes {len(images)} inputs besides its weights; a network here takes one, the "
+                             "images.")
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    outputs = [value.name for value in graph.output]
+    nodes = [_node(onnx, raw, name) for raw, name in zip(graph.node, _names(graph.node), strict=True)]
+    return Graph(_needed(nodes, outputs), constants, images[0].name, _shape(path, onnx, images[0]), outputs, opset,
+                 sha256)
+
+
+def _shape(path: Path, onnx: ModuleType, image: Any) -> tuple[int | None, ...]:
+    """(N, C, H, W) of the input, None where it is open. DeconvnetError for what are no images."""
+    kind = image.type.tensor_type
+    shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim)
+    if kind.elem_type != onnx.TensorProto.FLOAT:
+        raise DeconvnetError(f"{path} takes {onnx.TensorProto.DataType.Name(kind.elem_type)}, and only images in "
+                             "FLOAT (32 bits) are given to a network here.")
+    if len(shape) != 4 or any(size is not None and size < 1 for size in shape):
+        raise DeconvnetError(f"{path} takes {shape}, and images are (N, C, H, W).")
+    return shape
+
+
+def _node(onnx: ModuleType, raw: Any, name: str) -> Node:
+    attributes = {attribute.name: _attribute(onnx, attribute) for attribute in raw.attribute}
+    return Node(_kind(raw), name, tuple(raw.input), tuple(raw.output), attributes)
+
+
+def _attribute(onnx: ModuleType, attribute: Any) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return _tensor(onnx, value)
+    return list(value) if attribute.type in (onnx.AttributeProto.FLOATS, onnx.AttributeProto.INTS) else value
+
+
+def _tensor(onnx: ModuleType, tensor: Any) -> Tensor:
+    """A constant as a tensor of its own memory. Raises ValueError for other types, and for what is not as it says."""
+    types = onnx.TensorProto
+    if tensor.data_type not in (types.FLOAT, types.DOUBLE, types.INT64, types.INT32, types.BOOL):
+        name = types.DataType.Name(tensor.data_type) if tensor.data_type in types.DataType.values() else "unknown"
+        raise ValueError(f"the tensor {tensor.name!r} is of type {name}, which is not read")
+    values = np.array(onnx.numpy_helper.to_array(tensor))
+    if values.shape != tuple(tensor.dims):
+        raise ValueError(f"the tensor {tensor.name!r} is not {tuple(tensor.dims)} as it says, but {values.shape}")
+    return torch.from_numpy(values)
+
+
+def _needed(nodes: list[Node], outputs: list[str]) -> list[Node]:
+    """The nodes on which the outputs depend, in their order; of their own outputs those that somebody takes."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(filter(None, node.inputs))
+            kept.append(replace(node, outputs=tuple(name if name in wanted else "" for name in node.outputs)))
+    return kept[::-1]
+
+
+# ---- what layers are called ----
+
+def _names(nodes: Any) -> Iterator[str]:
+    """A name for the layer of each node; see Node."""
+    taken: set[str] = set()
+    for node in nodes:
+        name = plain = _safe(node.name or next(filter(None, node.output), "")) or node.op_type
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{plain}_{number}"
+        taken.add(name)
+        yield name
+
+
+def _safe(name: str) -> str:
+    """A name without what means something else in names of layers, units and files: dots, slashes, colons, commas."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:_NAME_LIMIT]
