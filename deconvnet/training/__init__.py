@@ -14,6 +14,7 @@ values of one ``Recipe``. A run lives in a folder, and the folder holds all that
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..errors import DeconvnetError
-from ..files import writable_folder
+from ..files import sole_writer, writable_folder
 from ..processes import Here, processes
 from .checkpoint import Checkpoints, State
 from .data import Data, notes, read, split
@@ -44,7 +45,7 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
     out = writable_folder(out)
     if tensorboard:
         tensorboard_writer()  # if it is missing, that is said before the images are read
-    with requests_to_stop() as request, processes(device) as here:
+    with requests_to_stop() as request, processes(device) as here, _alone(out, here):
         check_shares(recipe, here)  # before the images are read
         progress = progress and here.first
         data, checkpoints, state = _prepare(recipe, out, here, progress)
@@ -66,6 +67,11 @@ def train(recipe: Recipe, out: Path, progress: bool = True, device: str = "auto"
         card = write_weights(run, out / "weights.safetensors", progress) if here.first else {}
         here.wait()
     return card
+
+
+def _alone(out: Path, here: Here) -> AbstractContextManager[None]:
+    """While no other training writes in a folder; the processes of one are together in it."""
+    return sole_writer(out) if here.first else nullcontext()
 
 
 def _prepare(recipe: Recipe, out: Path, here: Here, progress: bool) -> tuple[Data, Checkpoints, State | None]:

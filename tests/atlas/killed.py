@@ -8,57 +8,18 @@ import os
 import random
 import signal
 import sys
-import traceback
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import tiny
 import torch
+from mortal import live
 from PIL import Image
 
 import deconvnet
 from deconvnet.atlas import pages
 
 LAYERS = ("conv3",)
-
-
-class Point:
-    """Kills this process before the n-th thing that it does to the disk."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink")):
-            setattr(owner, name, self.around(getattr(owner, name)))
-        real, writing = Path.open, self.around(Path.open)
-        Path.open = lambda path, mode="r", *rest, **named: (  # type: ignore[method-assign, assignment]
-            writing if mode == "wb" else real)(path, mode, *rest, **named)
-
-    def around(self, real: Callable) -> Callable:
-        def operation(*args, **options):
-            self.left -= 1
-            if self.left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **options)
-        return operation
-
-
-def live(act: Callable[[], object], seconds: float = 0, point: int | None = None) -> int:
-    """The exit code of a process that acts, minus the signal if it was killed: after so many seconds of computing, if
-    any are given, or before the so-manieth thing that it does to the disk. The timer's signal kills as SIGKILL does.
-    """
-    pid = os.fork()
-    if not pid:
-        try:
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-            if point is not None:
-                Point(point)
-            act()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def check(folder: Path) -> int:

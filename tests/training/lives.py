@@ -9,12 +9,11 @@ import os
 import random
 import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch._dynamo  # the first optimiser imports it, which takes longer than all the rest of a life
+from mortal import WRITES, live
 from PIL import Image
 from recipes import recipe
 from safetensors.torch import load
@@ -24,7 +23,7 @@ from deconvnet.sealed import unseal
 from deconvnet.training import Recipe, Stage, journal, results  # noqa: F401  (imported before the forks)
 
 KNOWN = {"checkpoint-a.safetensors", "checkpoint-b.safetensors", "log.jsonl", "curves.png", "weights.safetensors",
-         "filters.png", "weights.json", "snapshots", "epoch-01.safetensors", "epoch-01.json"}
+         "filters.png", "weights.json", "snapshots", "epoch-01.safetensors", "epoch-01.json", ".lock"}
 
 
 def settings(tree: Path, **changes) -> Recipe:
@@ -32,24 +31,6 @@ def settings(tree: Path, **changes) -> Recipe:
     small = {"widths": (4,) * 5, "batch": 3, "stages": (Stage(epochs=1, size=128), Stage(epochs=1)), "snapshots": (1,),
              "centroids": False, "rate": 1e-3, "test_per_class": 1}
     return recipe(tree, **{**small, **changes})
-
-
-def live(act: Callable[[], None], seconds: float = 0) -> int:
-    """The exit code of a process that acts, minus the signal if it was killed.
-
-    It is after so many seconds of computing, if any are given: on a busy machine it gets as far as on another. The
-    signal of the timer has no handler, so that it kills as SIGKILL does.
-    """
-    pid = os.fork()
-    if not pid:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        try:
-            act()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def check(out: Path) -> None:
@@ -92,37 +73,15 @@ def killed_at_random(recipe: Recipe, folder: Path, kills: int, span: float) -> d
     return {"kills": count, "outcomes": outcomes, "reached": sorted(reached)}
 
 
-class Point:
-    """Kills this process before its n-th open, flush or renaming of a file that it writes."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.count = number, 0
-        real = Path.open
-        for owner, name in ((os, "fsync"), (Path, "replace")):
-            setattr(owner, name, self.around(getattr(owner, name)))
-        writing = self.around(real)
-        Path.open = lambda path, mode="r", *rest, **named: (  # type: ignore[method-assign, assignment]
-            writing if mode == "wb" else real)(path, mode, *rest, **named)
-
-    def around(self, real: Callable) -> Callable:
-        def operation(*args, **options):
-            if self.count == self.number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self.count += 1
-            return real(*args, **options)
-        return operation
-
-
 def killed_at_every_write(recipe: Recipe, out: Path) -> dict:
     """A run that dies before each thing it does to the disk: whenever a checkpoint was written, it is counted anew."""
     count, number = 0, 0
     states: dict[str, bytes] = {}
 
     def act() -> None:
-        Point(number)
         training.train(recipe, out, progress=False)
 
-    while (code := live(act)) == -signal.SIGKILL:
+    while (code := live(act, point=number, deeds=WRITES)) == -signal.SIGKILL:
         check(out)
         before, states = states, {path.name: path.read_bytes() for path in out.glob("checkpoint-*")}
         count, number = count + 1, number + 1 if before == states else 0

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import lives as program
 import pytest
+from mortal import ALONE
 
 from deconvnet.sealed import unseal
 from deconvnet.training import Stage
 
 KILLS = int(os.environ.get("DECONVNET_KILLS", "40"))
 """Kills at random moments: a third of a second each; 100 where there is time."""
-
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forks")
 
@@ -106,5 +105,6 @@ def test_asked_to_stop_twice(tree: Path, tmp_path: Path) -> None:
     os.killpg(run.pid, signal.SIGINT)
     os.kill(run.pid, signal.SIGCONT)
     [line] = said(run)
-    assert line == "deconvnet: stopped at once; the same command goes on from the last checkpoint"
+    assert line == ("deconvnet: stopped at once; the same command goes on from the last checkpoint: "
+                    "deconvnet train --config long.yaml --out out")
     assert run.returncode in (130, 143) and is_gone(run.pid)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
+from mortal import ALONE as ENVIRONMENT
 from torch import nn
 
 from deconvnet.processes import ALONE
@@ -17,7 +18,6 @@ from deconvnet.training.build import PartDropout
 from deconvnet.training.views import jitter
 
 PROGRAM = Path(__file__).parent / "ranks.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forks")
 
