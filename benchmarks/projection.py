@@ -5,6 +5,7 @@ that travel down, at the rate of a 2048×2048×2048 product measured in the same
 activation at a time. All take turns in one process, after a warm-up.
 """
 
+import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -106,6 +107,7 @@ def report(result: Mapping[str, Any]) -> str:
                      f"{1e3 * one['captum']:8.1f}ms{one['captum'] / one['project']:13.1f}")
     return "\n".join([*lines, f"the nine of every unit of these layers: {result['all']:.1f} s, by Captum "
                               f"{result['all_captum']:.0f} s: {result['ratio']:.1f} times as fast",
+                      f"peak memory of all this, Captum and torch included: {result['peak_mib']} MiB",
                       f"to be at least {CAPTUM} times; conv3, conv4 and conv5 within {FLOOR} times the floor"])
 
 
@@ -128,7 +130,9 @@ def benchmark(layers: Sequence[str] = tuple(ALL), count: int = 64, few: int = 8,
     images = torch.stack([photographs[n][0] for n in range(0, 8 * 50, 50)])      # (8, 3, 224, 224)
     measured = {layer: measure(net, images, layer, count, few, repetitions, CLOCKS[clock])
                 for layer in tqdm(layers, desc="layers")}
-    result = {**conditions(), "clock": clock, "layers": measured, **summary(measured, rate(CLOCKS[clock]))}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2 ** 20 if sys.platform == "darwin" else 2 ** 10)
+    result = {**conditions(), "clock": clock, "layers": measured, "peak_mib": peak,
+              **summary(measured, rate(CLOCKS[clock]))}
     print(report(result))
     write(result, out)
 
