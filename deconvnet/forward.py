@@ -7,19 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batch, kind
+from .contrast import FastContrast
 from .errors import DeconvnetError, UsageError
 from .scanned import LayerScan, Scan
 from .tape import Enough, count_calls, resolve, watch
 from .topk import Found, NotFinite
 
+ROUNDING = 1e-3  # of a layer's largest value; two memory formats may differ by less, as a gallery from its scan
+
 
 class Forward:
-    """A forward pass that finds what each layer has to offer, on its way."""
+    """A forward pass that finds what each layer has to offer, on its way.
+
+    On a CPU it is channels-last where the network bears that: torch's convolutions and poolings are faster so. Whether
+    it does is found out with an image of noise, so that it is the same for all batches and parts of a scan.
+    """
 
     def __init__(self, net: nn.Module, layers: Sequence[str] | None, device: torch.device) -> None:
         self.net, self.layers, self.device = net, layers, device
         self.dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
         self.names: dict[str, str] = {}  # as ``watch`` says it → as the user says it
+        self.format = torch.contiguous_format
 
     def __call__(self, batch: Batch, result: Scan) -> dict[str, Found]:
         """What each layer has to offer, by name. At the first batch the layers are laid out in the result."""
@@ -29,6 +37,7 @@ class Forward:
         numbers = torch.tensor(batch.numbers)  # (n,)
         if not self.names:
             self._lay_out(images[batch.slots[:1]], result)
+            self.format = self._best_format(images[:1])
         found: dict[str, Found] = {}
 
         def take(name: str, output: Tensor) -> None:
@@ -42,8 +51,8 @@ class Forward:
                 if len(found) == len(self.names):
                     raise Enough
 
-        with watch(self.net, take), suppress(Enough):
-            self.net(images)
+        with watch(self.net, take), suppress(Enough), FastContrast():
+            self.net(images.contiguous(memory_format=self.format))
         return found
 
     def _lay_out(self, image: Tensor, result: Scan) -> None:
@@ -70,6 +79,33 @@ class Forward:
             if layer not in result.layers:
                 units, dtype = outputs[name].shape[1], outputs[name].dtype
                 result.layers[layer] = LayerScan.blank(units, result.k, dtype, len(result.classes))
+
+    def _best_format(self, like: Tensor) -> torch.memory_format:
+        """Channels-last, if float32 maps on a CPU come out of it as they otherwise would."""
+        if like.device.type != "cpu" or like.dtype != torch.float32:
+            return torch.contiguous_format
+        noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+        try:
+            plain = self._outputs(noise)
+            other = self._outputs(noise.contiguous(memory_format=torch.channels_last))
+        except Exception:  # ``view`` of what does not lie as the network thinks; or it wants no noise
+            return torch.contiguous_format
+        same = all((plain[name] - other[name]).abs().max() <= ROUNDING * plain[name].abs().max() for name in plain)
+        return torch.channels_last if same else torch.contiguous_format
+
+    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """What the layers put out, before anything overwrites it."""
+        outputs: dict[str, Tensor] = {}
+
+        def take(name: str, output: Tensor) -> None:
+            if name in self.names:
+                outputs[name] = output.clone()
+                if len(outputs) == len(self.names):
+                    raise Enough
+
+        with watch(self.net, take), suppress(Enough):
+            self.net(images)
+        return outputs
 
 
 def _check_output(layer: str, output: Tensor, images: int) -> None:

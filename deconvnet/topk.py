@@ -65,15 +65,11 @@ class TopK:
     def look(self, maps: Tensor, images: Tensor, per_image: int = 1) -> Found:
         """What ``update`` would take in, without changing anything; the arguments are those of ``update``."""
         maps = maps[..., None, None] if maps.ndim == 2 else maps  # (N, U, H, W)
-        maxima = _maxima(maps, images)  # (N, U)
-        row, unit = self._contenders(maxima, images)  # (P,), (P,)
-        peaks = maps[row.to(maps.device), unit.to(maps.device)].flatten(1)  # (P, H·W)
-        values, places = _strongest(peaks, per_image)  # (P, m), (P, m)
-        real = values > 0  # (P, m)
-        which = real.nonzero()[:, 0]  # (E,)
-        places, width = places[real], maps.shape[3]  # (E,)
-        positions = torch.stack([places // width, places % width], 1)  # (E, 2)
-        return Found(maxima, unit[which], values[real], images[row[which]], positions)
+        rows = _row_maxima(maps)  # (N, U, H)
+        maxima = _maxima(maps, rows, images)  # (N, U)
+        image, unit = self._contenders(maxima, images)  # (P,), (P,)
+        which, values, positions = _strongest(maps, rows, image, unit, per_image)  # (E,), (E,), (E, 2)
+        return Found(maxima, unit[which], values, images[image[which]], positions)
 
     def keep(self, found: Found) -> None:
         """Take in what ``look`` found."""
@@ -128,20 +124,40 @@ class TopK:
         return order[new] - k, units[new.nonzero()[:, 0]]
 
 
-def _maxima(maps: Tensor, images: Tensor) -> Tensor:
-    """The largest value of each image in each unit (N, units), on the CPU. Raises NotFinite."""
-    highest, lowest = maps.amax((2, 3)).cpu(), maps.amin((2, 3)).cpu()  # NaN goes through both
-    bad = ~(highest.isfinite() & lowest.isfinite()).all(1)  # (N,)
-    if bad.any():
-        raise NotFinite(int(images[bad].min()))
+def _row_maxima(maps: Tensor) -> Tensor:
+    """The largest value of each row of each map (N, U, H): to find a maximum, one row need be looked at, not a map."""
+    n, u, h, w = maps.shape
+    if maps.is_contiguous(memory_format=torch.channels_last):  # in three dimensions torch is fifteen times as fast
+        return maps.permute(0, 2, 3, 1).reshape(n * h, w, u).amax(1).view(n, h, u).transpose(1, 2)
+    return maps.amax(3)
+
+
+def _maxima(maps: Tensor, rows: Tensor, images: Tensor) -> Tensor:
+    """The largest value of each image in each unit (N, U), on the CPU. Raises NotFinite."""
+    highest = rows.amax(2).cpu()
+    if not maps.sum().isfinite():  # cheap, and finite only if every value is; but it may overflow
+        bad = ~(highest.isfinite() & maps.amin((2, 3)).cpu().isfinite()).all(1)  # (N,) NaN goes through both
+        if bad.any():
+            raise NotFinite(int(images[bad].min()))
     return highest
 
 
-def _strongest(peaks: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """The m largest values of each row and where they are, (P, m) each, on the CPU; the first of equals comes first."""
-    first = m == 1  # argmax gives the first of the maximal ones
-    places = peaks.argmax(1, keepdim=True) if first else peaks.argsort(descending=True, stable=True)[:, :m]  # (P, m)
-    return peaks.gather(1, places).cpu(), places.cpu()
+def _strongest(maps: Tensor, rows: Tensor, image: Tensor, unit: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The m largest values of each of the P maps ``(image, unit)``, as far as they are above zero, on the CPU.
+
+    Which of the P (E,), the values (E,) and their positions (E, 2); of each map the largest first, and of equals the
+    first.
+    """
+    image, unit, width = image.to(maps.device), unit.to(maps.device), maps.shape[3]
+    if m == 1:  # argmax gives the first of the maximal ones
+        row = rows[image, unit].argmax(1)  # (P,)
+        places = (row * width + maps[image, unit, row].argmax(1))[:, None]  # (P, 1)
+    else:
+        places = maps[image, unit].flatten(1).argsort(descending=True, stable=True)[:, :m]  # (P, m)
+    y, x = places // width, places % width  # (P, m), (P, m)
+    values = maps[image[:, None], unit[:, None], y, x].cpu()  # (P, m)
+    real = values > 0
+    return real.nonzero()[:, 0], values[real], torch.stack([y.cpu()[real], x.cpu()[real]], 1)
 
 
 def _in_order(units: Tensor, values: Tensor, images: Tensor) -> Tensor:

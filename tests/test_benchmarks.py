@@ -3,13 +3,16 @@
 import importlib.util
 import json
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
+from deconvnet import scan
 from deconvnet.images import Photographs, Preprocess
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -126,3 +129,37 @@ def test_the_projection_benchmark_counts_the_arithmetic_of_the_windows(
     counted = {layer: one["multiply_adds"] for layer, one in result["layers"].items()}
     assert counted == {"conv1": 3 * 7 * 7, "conv2": 96 * 5 * 5 + 96 * 11 * 11 * 3 * 7 * 7}
     assert result["all"] > 0 and "times as fast" in capsys.readouterr().out
+
+
+def test_the_scan_benchmark_compares_passes_that_end_at_the_last_convolution(
+        tmp_path, capsys, one_thread, monkeypatch) -> None:
+    bench = opened("scan")
+    net = nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 4, 7, 4), relu1=nn.ReLU(), conv2=nn.Conv2d(4, 2, 1),
+                                    after=nn.Flatten())).eval()
+    net.preprocess, passed = Preprocess(32, 32), []
+    net.conv2.register_forward_pre_hook(lambda module, given: passed.append(len(given[0])))
+    net.after.register_forward_hook(lambda *_: passed.append("too far"))
+    monkeypatch.setattr(bench, "load_model", lambda model, weights: net)
+    bench.benchmark(networks=["tiny"], count=5, batch=4, repetitions=2, clock="cpu", out=str(tmp_path / "out.json"))
+    result = json.loads((tmp_path / "out.json").read_text())
+    one = result["networks"]["tiny"]
+    assert result["images"] == 5 and len(one["turns"]) == 2 and all(one[name] > 0 for name in bench.COLUMNS)
+    assert one["above"] == one["scan"] / min(one["contiguous"], one["channels_last"])
+    assert one["ratio"] == one["hooks"] / one["scan"]
+    assert f"{one['above']:.2f}" in capsys.readouterr().out
+    assert passed == 3 * ([4, 1] * 3 + [1, 1, 1, 4, 4])  # the scan first tries single images, and fills up its batches
+
+
+def test_the_hooks_of_the_scan_benchmark_find_what_the_scan_finds(one_thread) -> None:
+    bench = opened("scan")
+    net = nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 4, 3), relu1=nn.ReLU(), conv2=nn.Conv2d(4, 6, 3))).eval()
+    images = torch.randn(20, 3, 9, 8)
+    best, top = bench.with_hooks(net, images.split(6)), scan(net, images, batch_size=6)
+    for layer, found in best.items():
+        torch.testing.assert_close(found.values.T.clamp(min=0), top[layer].values, rtol=1e-5, atol=1e-6)
+        fires = top[layer].values > 1e-5
+        assert fires.any() and torch.equal(found.images.T[fires], top[layer].images[fires])
+        y, x = top[layer].positions.unbind(2)
+        width = {"conv1": 6, "conv2": 4}[layer]
+        assert torch.equal(found.places.T[fires], (y * width + x)[fires])
+    assert not any(module._forward_hooks for module in net.modules())

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
 from deconvnet.scan import scan
 from deconvnet.scanned import LayerScan, Scan, read_scan
+from deconvnet.tape import record
 from deconvnet.topk import TopK
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -234,8 +235,119 @@ def test_every_batch_has_the_same_size_and_goes_no_further_than_the_last_layer()
     net = nn.Sequential(OrderedDict(before=Noted(), conv1=identity().conv1, after=Noted())).eval()
     net.after.train()
     scan(net, Pictures(tied_images(10), broken=(1, 9)), batch_size=4)
-    # one image shows which layers there are; after the last of them no batch goes on
-    assert sizes == [(1, False), (1, True), (4, False), (4, False), (4, False)]
+    # one image shows which layers there are, two of noise how they may lie; after the last of them no batch goes on
+    assert sizes == [(1, False), (1, True), (1, False), (1, False), (4, False), (4, False), (4, False)]
+
+
+# ---- how the maps lie in memory ----
+
+
+class Pooled(nn.Sequential):
+    """Convolution, contrast normalisation, pooling, convolution; what comes between is a layer of one's own."""
+
+    def __init__(self, own=None):
+        torch.manual_seed(0)
+        super().__init__(OrderedDict(
+            conv1=nn.Conv2d(3, 8, 3), relu1=nn.ReLU(inplace=True), norm1=nn.LocalResponseNorm(5, 1e-2),
+            own=own or nn.Identity(), pool1=nn.MaxPool2d(3, 2), conv2=nn.Conv2d(8, 6, 3), relu2=nn.ReLU(inplace=True)))
+        self.eval()
+        self.formats = set()  # how the maps lay of which conv2 took several
+        self.conv2.register_forward_pre_hook(lambda module, given: self.formats.add(
+            given[0].is_contiguous(memory_format=torch.channels_last)) if len(given[0]) > 1 else None)
+
+
+def noise(n, seed=1):
+    return torch.randn(n, 3, 13, 12, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_scan_has_the_numbers_of_a_tape():
+    net, images = Pooled(), noise(12)
+    top, tape = scan(net, images, k=12, batch_size=5), record(net, images)
+    assert net.formats == {True, False}  # channels-last in the scan
+    for layer in ("conv1", "conv2"):
+        maps, found = tape.activations(layer), top[layer]
+        n, u = found.images, torch.arange(len(found.images))[:, None]
+        y, x = found.positions.unbind(2)
+        assert (n >= 0).any() and found.values.max() > 0
+        got = torch.where(n >= 0, maps[n, u, y, x], 0.0)
+        torch.testing.assert_close(found.values, got, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.values, maps.amax((2, 3)).sort(0, descending=True)[0].T, rtol=1e-5, atol=1e-6)
+
+
+class Flat(nn.Module):
+    """Takes for granted that maps lie as they always did, and says so."""
+
+    def forward(self, x):
+        return x.view(len(x), -1).view(x.shape)
+
+
+class Blind(nn.Module):
+    """Takes for granted that maps lie as they always did, and computes nonsense where they do not."""
+
+    def forward(self, x):
+        return x.as_strided(x.shape, (x[0].numel(), x[0, 0].numel(), x.shape[3], 1))
+
+
+class Choosy(nn.Module):
+    """Refuses noise, for it is made for images from 0 to 1."""
+
+    def forward(self, x):
+        if x.amax() > 1:
+            raise ValueError("light out of range")
+        return x
+
+
+@pytest.mark.parametrize("own", [Flat(), Blind()])
+def test_a_network_that_takes_its_memory_for_granted_gets_what_it_expects(own):
+    net, images = Pooled(own), noise(12)
+    top, same = scan(net, images, batch_size=5), scan(Pooled(), images, batch_size=5)
+    assert net.formats == {False}
+    for layer in same:
+        assert torch.equal(top[layer].images, same[layer].images)
+        torch.testing.assert_close(top[layer].values, same[layer].values, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_takes_no_noise_is_scanned_as_ever():
+    net = nn.Sequential(OrderedDict(own=Choosy(), conv1=identity().conv1))
+    images = tied_images(5).clamp(max=1)
+    assert entries(scan(net, images)["conv1"]) == sorted_activations(images, range(5), 9)
+
+
+@pytest.mark.parametrize("net", [identity().double(), Pooled().double()])
+def test_other_precisions_lie_as_ever(net):
+    lying = []
+    net.conv1.register_forward_pre_hook(
+        lambda module, given: lying.append(given[0].is_contiguous(memory_format=torch.channels_last)))
+    scan(net, noise(3))
+    assert lying == [False, False]
+
+
+def test_weights_lie_as_they_did_after_a_scan_and_after_an_error():
+    net = Pooled()
+    net.conv2.weight.data = net.conv2.weight.data.contiguous(memory_format=torch.channels_last)
+    places = {name: (t.data_ptr(), t.stride()) for name, t in net.state_dict().items()}
+    scan(net, noise(3))
+    images = noise(5)
+    images[4, 0, 0, 0] = float("nan")
+    with pytest.raises(DeconvnetError, match="image 4"):
+        scan(net, images, batch_size=2)
+    assert {name: (t.data_ptr(), t.stride()) for name, t in net.state_dict().items()} == places
+    maps = torch.randn(2, 4, 3, 3)
+    assert torch.equal(nn.LocalResponseNorm(2)(maps), nn.LocalResponseNorm(2)(maps.clone()))
+
+
+def test_shards_and_interruptions_give_the_same_bytes_from_maps_that_lie_channels_last(tmp_path):
+    images, file = noise(11), tmp_path / "state"
+    whole = contents(scan(Pooled(), images, batch_size=4), tmp_path)
+    shards = [scan(Pooled(), images, batch_size=4, shard=(rank, 3)) for rank in range(3)]
+    assert contents(reduce(Scan.merge, shards), tmp_path) == whole
+    data = Pictures(images)
+    for stop in (5, 9):
+        data.interrupt = stop
+        with pytest.raises(KeyboardInterrupt):
+            scan(Pooled(), data, batch_size=4, checkpoint=file)
+    data.interrupt = None
+    assert contents(scan(Pooled(), data, batch_size=4, checkpoint=file), tmp_path) == whole
 
 
 # ---- the debugger's figures ----

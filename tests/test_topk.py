@@ -106,6 +106,16 @@ def test_maps_in_any_memory_layout():
     assert entries(top) == sorted_activations(maps, range(5), 4)
 
 
+@pytest.mark.parametrize("per_image", [1, 3])
+@settings(max_examples=100, deadline=None)
+@given(activations(), st.integers(1, 20))
+def test_ties_in_maps_that_lie_channels_last(per_image, given_maps, k):
+    maps, images = given_maps
+    top = TopK(maps.shape[1], k)
+    top.update(maps.contiguous(memory_format=torch.channels_last), images, per_image)
+    assert entries(top) == sorted_activations(maps, images, k, per_image)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_nan_and_infinity_name_the_image(value):
     maps = torch.ones(4, 2, 3, 3)
@@ -115,6 +125,17 @@ def test_nan_and_infinity_name_the_image(value):
         top.update(maps, torch.tensor([10, 11, 12, 13]))
     assert error.value.image == 12 and isinstance(error.value, DeconvnetError)
     assert entries(top) == [[], []]  # nothing of the batch was taken in
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_large_values_are_finite_though_their_sum_is_not(memory_format):
+    maps = torch.full((4, 3, 5, 5), 3e38).contiguous(memory_format=memory_format)
+    top = TopK(3, 2)
+    top.update(maps, torch.arange(4))
+    assert entries(top) == sorted_activations(maps, range(4), 2)
+    maps[3, 1, 4, 4] = -float("inf")  # beside it the largest value is finite
+    with pytest.raises(NotFinite, match="image 3"):
+        top.update(maps, torch.arange(4))
 
 
 def test_the_maps_are_left_alone():
