@@ -12,7 +12,7 @@ import importlib.util
 import io
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError, __version__, features
 
 from .batches import Pixels
 from .errors import DeconvnetError, UnreadableImage, UsageError
+from .shards import Shards, is_folder, named
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the only decoders that see a file
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -326,11 +327,28 @@ class Images(Pixels):
         return len(self.files)
 
 
-class ImageFolder(Images):
-    """The images under a folder, see list_images. Reading one that is damaged raises UnreadableImage.
+class Pictures(Images):
+    """Images of any size, of which the network sees the middle.
 
-    ``ignored`` is the number of files that are no images by their ending; ``limit`` the pixels allowed in one image.
+    Attributes:
+        ignored: files or members that are no images by their ending.
+        limit: the pixels allowed in one image.
     """
+
+    ignored: int
+    limit: int
+
+    def picture(self, index: int) -> Image.Image:
+        """The whole of one image, as a PIL picture. Raises UnreadableImage."""
+        raise NotImplementedError
+
+    def view(self, index: int) -> Image.Image:
+        """What the network sees of one image, as a PIL picture. Raises UnreadableImage."""
+        return self.preprocess.view(self.picture(index))
+
+
+class ImageFolder(Pictures):
+    """The images under a folder, see list_images. Reading one that is damaged raises UnreadableImage."""
 
     def __init__(self, root: str | Path, preprocess: Preprocess, limit: int = PIXEL_LIMIT) -> None:
         self.root = Path(root)
@@ -342,10 +360,9 @@ class ImageFolder(Images):
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.labels = [-1 if name is None else numbers[name] for name in names]
 
-    def view(self, index: int) -> Image.Image:
-        """What the network sees of one image, as a PIL picture. Raises UnreadableImage."""
-        name = self.files[index]
-        return self.preprocess.view(read_image(self.root / name, name, self.limit))
+    def picture(self, index: int) -> Image.Image:
+        """The whole of one image, as a PIL picture. Raises UnreadableImage."""
+        return read_image(self.root / self.files[index], self.files[index], self.limit)
 
     @cached_property
     def manifest(self) -> str:
@@ -365,6 +382,29 @@ def _manifest(sizes: Iterable[tuple[str, int]]) -> str:
     for name, size in sizes:
         digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))  # names need not be valid UTF-8
     return digest.hexdigest()
+
+
+class ImageShards(Pictures):
+    """The images in tar files in WebDataset's layout, see the module shards: read where they are, never unpacked.
+
+    Reading one that is damaged raises UnreadableImage. Raises UsageError where a tar file is damaged.
+    """
+
+    def __init__(self, paths: Sequence[Path], preprocess: Preprocess, limit: int = PIXEL_LIMIT) -> None:
+        self.preprocess, self.limit = preprocess, limit
+        self._shards = Shards(paths, ENDINGS)
+        self.files, self.labels, self.classes = self._shards.files, self._shards.labels, self._shards.classes
+        self.ignored = self._shards.ignored
+
+    def picture(self, index: int) -> Image.Image:
+        """The whole of one image, as a PIL picture. Raises UnreadableImage."""
+        return decode_image(self._shards.read(index, 8 * self.limit + 2 ** 20), self.files[index], self.limit)
+
+    @cached_property
+    def manifest(self) -> str:
+        """SHA-256 (hex) over the names, sizes in bytes and classes of all images."""
+        names = (f"{name}\0{label}" for name, label in zip(self.files, self.labels, strict=True))
+        return _manifest(zip(names, self._shards.sizes, strict=True))
 
 
 # ---- the built-in photographs ----
@@ -405,10 +445,14 @@ class Photographs(Images):
     def view(self, index: int) -> Image.Image:
         """What the network sees of one view, as a PIL picture."""
         name, scale, y, x = self._views[index]
+        box = (x / scale, y / scale, (x + WINDOW) / scale, (y + WINDOW) / scale)
+        return window(self.photograph(name), box, self.preprocess.size)
+
+    def photograph(self, name: str) -> Image.Image:
+        """The whole photograph that one of the ``classes`` is called by, as a PIL picture."""
         if name not in self._pictures:
             self._pictures[name] = read_image(_bundled(name), PHOTOGRAPHS[name])
-        box = (x / scale, y / scale, (x + WINDOW) / scale, (y + WINDOW) / scale)
-        return window(self._pictures[name], box, self.preprocess.size)
+        return self._pictures[name]
 
     @cached_property
     def manifest(self) -> str:
@@ -451,7 +495,8 @@ BUILTIN = {"builtin:photographs": 0.65, "builtin:photographs-apart": 0.0}  # nam
 
 
 def open_images(spec: str | Path, preprocess: Preprocess) -> Images:
-    """The images that ``--images`` names: ``builtin:photographs``, the same with views that lie apart, or a folder.
+    """The images that ``--images`` names: ``builtin:photographs``, the same with views that lie apart, a folder, or tar
+    files in WebDataset's layout, as ``x.tar``, ``x-{000..123}.tar``, ``x-*.tar``, or a folder of them without images.
 
     Raises UsageError where there are none.
     """
@@ -462,4 +507,9 @@ def open_images(spec: str | Path, preprocess: Preprocess) -> Images:
         return Photographs(preprocess, BUILTIN[str(spec)])
     if str(spec).startswith("builtin:"):
         raise UsageError(f"no images called {spec}; there are {', '.join(BUILTIN)}, or give a folder")
-    return ImageFolder(spec, preprocess)
+    shards = named(spec)
+    if not shards:
+        return ImageFolder(spec, preprocess)
+    if is_folder(spec) and any(name.lower().endswith(ENDINGS) for name in _walk(Path(spec))):
+        return ImageFolder(spec, preprocess)  # which happens to have tar files beside its images
+    return ImageShards(shards, preprocess)

@@ -10,6 +10,7 @@ from .images import Images, Preprocess, decoder, open_images
 from .models import MODELS
 from .network import Network, is_file, load_model
 from .places import recall, remember
+from .shards import there
 from .versions import versions
 
 
@@ -46,7 +47,7 @@ def note_places(origin: Mapping[str, Any], model: str, weights: str | None, imag
     elif _is_code(model):
         remember(f"model {origin['weights_sha256']}", model)
     for what, path in (("images", images), ("weights", weights)):
-        if path is not None and Path(path).exists():
+        if path is not None and there(path):
             remember(f"{what} {origin[f'{what}_sha256']}", str(Path(path).resolve()))
 
 
@@ -106,7 +107,7 @@ def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | N
     path = place or ""
     if what == "model" and not is_file(path):
         path = path.rpartition(":")[0]
-    if place is None or ((path.endswith((".py", ".onnx")) or what != "model") and not Path(path).exists()):
+    if place is None or ((path.endswith((".py", ".onnx")) or what != "model") and not there(path)):
         raise UsageError(f"The scan was made with the {what} {name!r}, and where to find that is not known here: "
                          f"add --{what}.")
     return place

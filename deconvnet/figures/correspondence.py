@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..exhibit import Exhibit
-from ..images import WINDOW, ImageFolder, Images, Photographs, Preprocess, read_image
+from ..images import WINDOW, Images, Photographs, Pictures, Preprocess
 from ..render import LABEL, TITLE, Sheet, Text, Tile
 from ..report import printable
 from ..subject import Opened, Subject
@@ -134,10 +134,9 @@ class _Geometry:
         preprocess = images.preprocess
         if isinstance(images, Photographs):
             return cls(WINDOW, WINDOW, 0, 0, WINDOW, preprocess.size)
-        if not isinstance(images, ImageFolder):
+        if not isinstance(images, Pictures):
             raise UsageError("parts are boxes in photographs of a folder or built-in ones")
-        name = images.files[number]
-        width, height = read_image(images.root / name, name, images.limit).size
+        width, height = images.picture(number).size
         side = preprocess.size * min(width, height) / preprocess.resize
         return cls(height, width, (height - side) / 2, (width - side) / 2, side, preprocess.size)
 

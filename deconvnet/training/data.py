@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DeconvnetError, UnreadableImage, UsageError
 from ..files import write_whole
-from ..images import ImageFolder, Photographs, Preprocess, open_images, read_image, to_rgb
+from ..images import Pictures, Preprocess, open_images, to_rgb
 from ..sealed import Damaged, seal, unseal
 from .recipe import Recipe
 from .stopping import wait_for_the_parent
@@ -110,7 +110,7 @@ class Source(Protocol):
 
 
 class Files:
-    """A folder with one subfolder a class, or the built-in photographs."""
+    """A folder with one subfolder a class, tar files that say classes, or the built-in photographs."""
 
     def __init__(self, name: str) -> None:
         self.images = open_images(name, Preprocess())
@@ -123,10 +123,7 @@ class Files:
 
     def picture(self, number: int) -> Image.Image:
         """The whole picture of a file, or a view of a photograph. Raises UnreadableImage."""
-        if isinstance(self.images, ImageFolder):
-            return read_image(self.images.root / self.files[number], self.files[number], self.images.limit)
-        assert isinstance(self.images, Photographs)
-        return self.images.view(number)
+        return self.images.picture(number) if isinstance(self.images, Pictures) else self.images.view(number)
 
 
 TORCHVISION: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
