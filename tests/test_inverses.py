@@ -217,11 +217,13 @@ class Unknown(torch.autograd.Function):
 
 NO_RULE = "it has no rule; look at a layer below it"
 REFUSED = {
-    "hardtanh": (nn.Hardtanh(), "only a lower bound of 0"), "hardtanh, of 0": (nn.Hardtanh(-6, 0), "a lower bound of 0"),
+    "hardtanh": (nn.Hardtanh(), "only a lower bound of 0"),
+    "hardtanh, up to 0": (nn.Hardtanh(-6, 0), "only a lower bound of 0"),
     "silu": (nn.SiLU(), NO_RULE),
     "leaky_relu": (nn.LeakyReLU(-0.1), "a negative slope"), "prelu": (nn.PReLU(4, -0.1), "a negative slope"),
     "gelu": (nn.GELU(), NO_RULE), "sigmoid": (nn.Sigmoid(), NO_RULE),
-    "softmax": (nn.Softmax(1), NO_RULE), "interpolate": (nn.Upsample(scale_factor=2, mode="bilinear"), "repeating each"),
+    "softmax": (nn.Softmax(1), NO_RULE),
+    "interpolate": (nn.Upsample(scale_factor=2, mode="bilinear"), "repeating each cell"),
     "interpolate, unevenly": (nn.Upsample(size=9), "repeating each cell"),
     "interpolate, smaller": (nn.Upsample(size=3), "repeating each cell"),
     "instance_norm": (nn.InstanceNorm2d(4), NO_RULE),

@@ -15,8 +15,9 @@ from oracles import differentiated
 from torch import nn
 
 import deconvnet
-from deconvnet.describe import describe, obstacles
-from deconvnet.errors import DeconvnetError, UsageError
+from deconvnet.describe import obstacles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 METHODS = ("deconvnet", "gradient", "guided")
 
@@ -50,7 +51,7 @@ class _Rectifier(torch.autograd.Function):
 RECTIFIERS = {  # name: (where it lies, its slope, lower and upper bound from its arguments after the input)
     "leaky_relu": ((F,), lambda negative_slope=0.01, inplace=False: (negative_slope, 0, torch.inf)),
     "prelu": ((F, torch), lambda weight: (weight[:, None, None].detach(), 0, torch.inf)),
-    "rrelu": ((F,), lambda lower=1 / 8, upper=1 / 3, training=False, inplace=False: ((lower + upper) / 2, 0, torch.inf)),
+    "rrelu": ((F,), lambda lower, upper, training=False, inplace=False: ((lower + upper) / 2, 0, torch.inf)),
     "relu6": ((F,), lambda inplace=False: (0, 0, 6)),
     "hardtanh": ((F,), lambda min_val=-1, max_val=1, inplace=False: (0, min_val, max_val)),
     "threshold": ((F,), lambda threshold, value, inplace=False: (0, threshold, torch.inf)),
@@ -205,6 +206,12 @@ class Writer:
 
         self.add(parts, f"split {sizes}", nn.Conv2d(sizes[0], sizes[0], 3, padding=1))
 
+    def bordered(self):
+        """A sum of which one summand has a border put around it."""
+        _, c, h, w = self.now.shape
+        if min(h, w) > 2:
+            self.add(lambda x, conv: x + F.pad(F.relu(conv(x)), (1, 1, 1, 1)), "bordered", nn.Conv2d(c, c, 3))
+
     def permute(self):
         order = self.draw(st.permutations(range(self.now.shape[1])))
         self.add(lambda x: x[:, order], f"channels {order}")
@@ -236,8 +243,8 @@ class Writer:
         self.add(lambda x: x.flatten(1).view(len(x), *shape), "flat and back")
 
 
-STEPS = ("conv", "nonlinear", "nonlinear", "transposed", "enlarge", "pad", "slice", "shuffle", "parts", "permute",
-         "colours", "arithmetic", "maximum", "flat_and_back")
+STEPS = ("conv", "nonlinear", "nonlinear", "transposed", "enlarge", "pad", "slice", "shuffle", "parts", "bordered",
+         "permute", "colours", "arithmetic", "maximum", "flat_and_back")
 
 
 @st.composite
@@ -273,14 +280,14 @@ def generated(examples):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@generated(60)
+@generated(150)
 @given(networks())
 def test_generated_networks_are_differentiated_with_their_own_rectifiers(method, drawn):
     net, images = drawn
     check(net, images, method, 1e-12)
 
 
-@generated(60)
+@generated(50)
 @given(networks())
 def test_in_single_precision_too(drawn):
     net, images = drawn
@@ -294,3 +301,79 @@ def test_in_single_precision_too(drawn):
 def test_many_generated_networks_are_differentiated_with_their_own_rectifiers(method, drawn):
     net, images = drawn
     check(net, images, method, 1e-12)
+
+
+# ---- the networks of torchvision -------------------------------------------------------------------------------------
+
+MIRRORED = ("alexnet", "densenet", "googlenet", "inception", "mnasnet", "mobilenet_v2", "regnet_x", "resnet", "resnext",
+            "shufflenet", "squeezenet", "vgg", "wide_resnet")
+REFUSED = {  # family: the call that stops what comes down from its last layer, and why
+    "convnext": ("permute", "only slices, parts and permutations of channels"),
+    "efficientnet": ("silu", "lets some of what is negative through"),
+    "maxvit": ("tanh", "squashes"),
+    "mobilenet_v3": ("hardswish", "lets some of what is negative through"),
+    "regnet_y": ("mul", "squeeze-and-excitation"),
+    "swin": ("permute", "only slices, parts and permutations of channels"),
+    "vit": ("__getitem__", "only slices, parts and permutations of channels"),
+}
+NAMES = torchvision.models.list_models(module=torchvision.models)
+GIANTS = ("regnet_y_128gf", "vit_h_14")  # more than 600 million weights
+
+
+def family(name):
+    return next(family for family in (*REFUSED, *MIRRORED) if name.startswith(family))
+
+
+def built(name):
+    """A network of torchvision with random weights, and the size of images for it."""
+    torch.manual_seed(0)
+    options = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    with torch.no_grad():
+        net = torchvision.models.get_model(name, weights=None, **options).eval()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.normal_(1, 0.3)
+    size = {"vit": 224, "maxvit": 224, "inception": 96, "alexnet": 96}.get(family(name), 64)
+    return net, (size, size)
+
+
+def last_layer(net, tape, kind):
+    """The last layer of some kind that the network calls."""
+    return [name for name in tape.layers if isinstance(net.get_submodule(name.split("#")[0]), kind)][-1]
+
+
+def check_of_torchvision(name):
+    net, size = built(name)
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    tape = deconvnet.record(net, images)
+    if family(name) in REFUSED:
+        call, reason = REFUSED[family(name)]
+        (message,) = obstacles(net, [last_layer(net, tape, nn.Linear)], size).values()
+        assert message.startswith(f"Cannot project through {call}") and reason in message
+        return
+    assert obstacles(net, None, size) == {}
+    for layer in {last_layer(net, tape, nn.Conv2d), last_layer(net, tape, nn.Conv2d | nn.Linear)}:
+        maps = tape.activations(layer)[0]
+        place = maps.shape[1] - 1, maps.shape[2] // 2
+        units = [(0, int(maps[:, y, x].argmax()), y, x) for y, x in (place, (0, 0))]
+        found = deconvnet.project(tape, layer, units).on_canvas()
+        assert found.any() and torch.isfinite(found).all()
+        assert_same(found, expected(net, images, layer, units, "deconvnet"), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v2", "regnet_x_400mf", "shufflenet_v2_x0_5", "convnext_tiny",
+                                  "efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf", "swin_t", "vit_b_32"])
+def test_a_network_of_torchvision_is_mirrored_or_refused_by_name(name):
+    check_of_torchvision(name)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GIANTS])
+def test_every_network_of_torchvision_is_mirrored_or_refused_by_name(name):
+    check_of_torchvision(name)
+
+
+def test_no_family_of_torchvision_is_forgotten():
+    assert {family(name) for name in NAMES} == {*MIRRORED, *REFUSED}
