@@ -43,13 +43,16 @@ class Checkpoint:
         return [] if self.path is None else [self.path, self.path.with_name(f"{self.path.name}.previous")]
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While this process is the only one with this file. Raises DeconvnetError, saying who else has it."""
+    def alone(self, out: str | Path | None = None) -> Iterator[None]:
+        """While this process is the only one with this file, and so with the result that it leads to.
+
+        Removes what killed ones had begun to write. Raises DeconvnetError, saying who else has the file.
+        """
         if self.path is None:
             yield
             return
         with sole_writer(self.path):
-            for file in self.files:
+            for file in [*self.files, *([] if out is None else [Path(out)])]:
                 sweep_beside(file)
             yield
 

@@ -66,7 +66,8 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     blank = blank_scan(images, k, per_image, shard, provenance)
     wanted = [layers] if isinstance(layers, str) else layers
     store = Checkpoint(checkpoint, every)
-    with store.alone(), _placed(net, device) as place, full_precision(), _bar(progress, images, shard) as bar:
+    with (store.alone(out), _placed(net, device) as place, full_precision(),
+          _bar(progress, images, shard) as bar):
         if checkpoint is not None:
             store.fingerprint = fingerprint_of(net, images, blank, place, layers=wanted, batch_size=batch_size)
         result = store.load() or blank
