@@ -76,3 +76,21 @@ def test_a_scan_of_pictures_is_that_of_their_tensors(workers, tmp_path):
     found, expected = scan(identity(), data, batch_size=4, workers=workers), scan(identity(), tensors, batch_size=4)
     expected.files, expected.classes, expected.labels = data.files, data.classes, data.labels
     assert contents(found, tmp_path) == contents(expected, tmp_path)
+
+
+def test_a_labelled_iterable_that_begins_anew_goes_on_where_it_was(tmp_path):
+    inputs = torch.randn(23, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(23) % 4
+
+    def source(until=99, size=5):
+        for start in range(0, 23, size):
+            if start >= until:
+                raise KeyboardInterrupt
+            yield inputs[start:start + size], labels[start:start + size]
+
+    for until in (8, 15, 20):
+        with pytest.raises(KeyboardInterrupt):
+            scan(identity(), source(until), batch_size=3, checkpoint=tmp_path / "state")
+    found = scan(identity(), source(size=4), batch_size=3, checkpoint=tmp_path / "state")  # cut otherwise, in one order
+    assert found.count == 23
+    assert contents(found, tmp_path) == contents(scan(identity(), source(), batch_size=3), tmp_path)

@@ -350,6 +350,8 @@ HOSTILE = {  # what lies before a good image; None: refused, else the names of i
     "beyond the end": (block(b"x.png", octal(1 << 30)), None),
     "too large for a file": (block(b"x.png", b"\x80" + b"\x7f" + b"\xff" * 10), None),
     "negative": (block(b"x.png", b"\xff" * 10 + b"\xfe\x00"), None),
+    "back to itself": (block(b"a.txt") + block(b"x.png", b"\xff" * 10 + b"\xfe\x00"), None),
+    "back to the beginning": (block(b"a.txt") + pax(record(b"size", b"-2000")) + block(b"x.png"), None),
     "negative in pax": (pax(record(b"size", b"-1024")) + block(b"x.png"), None),
     "negative pax header": (block(b"x", b"\xff" * 10 + b"\xfc\x00", b"x"), None),
     "size that is no number": (pax(record(b"size", b"many")) + block(b"x.png"), [("x.png", False)]),
