@@ -2,23 +2,25 @@
 
 import hashlib
 import importlib
-import importlib.util
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .builders import build_own
+from .card import build_written, is_card, load_card, read_trained
+from .downloads import fetch, weights_by_name
 from .errors import DeconvnetError, UsageError
 from .images import Preprocess
 from .importing import load_onnx
 from .models import MODELS
+from .tape import record
+from .weights import Trained, misfits, read_weights
 
 _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").parent / "weights"
 _SIZES = {"alexnet": 227, "alexnet_dense": 227, "torchvision:inception_v3": 299}  # pixels; 224 for everything else
@@ -45,29 +47,27 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
             as ``package.module:function`` or ``file.py:function``, where the function takes nothing and gives an
             ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept. Or an
             ONNX file, ``net.onnx``, which brings its weights; ``net.yaml`` beside it says how images are made for it.
+            Or a ``.yaml`` that says what network it is, or lists its layers, and names its weights; see ``card.Card``.
         weights: the name of what ships: ``demo`` of zfnet and alexnet_dense, ``epoch-01`` … ``epoch-64`` on
-            the way to zfnet's (convolutions only). Or a ``.safetensors`` file, with a ``.json`` of that
-            name beside it if there is one (classes, preprocessing, SHA-256); a ``.pt`` or ``.pth`` state dict, which is
-            read without running code. None leaves what the network starts with, for ours random numbers; they are drawn
-            from one seed, so that the same call gives the same network.
+            the way to zfnet's (convolutions only); of what torchvision offers for its own, such as ``DEFAULT``, which
+            is fetched. Or a ``.safetensors`` or ``.npz`` file or a ``.pt`` or ``.pth`` state dict, read without running
+            code, with a ``.json`` of that name beside it if there is one (classes, preprocessing, SHA-256). Or a
+            ``.yaml`` that names such a file and says more of it, such as other names of its tensors. None leaves what
+            the network starts with, for ours random numbers; they are drawn from one seed, so that the same call gives
+            the same network.
 
     ``.layers`` are the names of the modules without modules of their own, ``.classes`` the class names (empty if
     unknown). Raises UsageError for a name that does not exist, DeconvnetError for weights that do not fit, naming every
-    tensor that is missing, left over, misshapen or not finite.
+    tensor that is missing, left over, misshapen, of another kind or not finite.
     """
-    file = _weights_file(name, weights)
-    if file and is_file(name):
-        raise UsageError(f"{name} brings its own weights; leave --weights out")
-    card = _read_card(file) if file else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = _build(name, card.get("arguments", {}))
-    picture = _load_weights(net, file) if file else None
+    net, trained = _written(Path(name), weights) if is_card(name) else _named(name, weights)
+    if trained.reversed:
+        _turn_channels(net, trained)
     size = native_size(name)
     default = Preprocess(size, 256 if size <= 256 else round(size * 8 / 7))
     _set_default(net, "layers", [path for path, module in net.named_modules() if path and not any(module.children())])
-    _set_default(net, "classes", card.get("classes", []))
-    _set_default(net, "preprocess", _preprocess(card, picture) or default)
+    _set_default(net, "classes", trained.classes)
+    _set_default(net, "preprocess", trained.preprocess or default)
     return cast(Network, net.eval())
 
 
@@ -75,7 +75,38 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
 
 def is_file(name: str) -> bool:
     """Whether a model's name is that of a file which brings everything, and of which nothing is run."""
-    return name.endswith(".onnx")
+    return name.endswith(".onnx") or is_card(name)
+
+
+def _written(path: Path, weights: str | Path | None) -> tuple[nn.Module, Trained]:
+    """The network that a YAML describes, and what is said of it."""
+    card = load_card(path)
+    if card.network is None and card.layers is None:
+        raise UsageError(f"{path}: says no network: or layers:, so it goes with --weights, beside a --model")
+    trained = read_trained(path, card, native_size(card.network or ""), weights)
+    if card.layers is not None:
+        return build_written(path, card, trained), trained
+    return _build_with(str(card.network), trained), trained
+
+
+def _named(name: str, weights: str | Path | None) -> tuple[nn.Module, Trained]:
+    """The network of a name, with its weights, and what is said of them."""
+    if weights is not None and is_file(name):
+        raise UsageError(f"{name} brings its own weights; leave --weights out")
+    trained = _trained(name, weights)
+    return _build_with(name, trained), trained or Trained({}, "")
+
+
+def _build_with(name: str, trained: Trained | None) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = _build(name, trained.arguments if trained else {})
+    if trained:
+        problems = misfits(net.state_dict(), trained.state)
+        if problems:
+            raise DeconvnetError(f"The weights in {trained.where} do not fit the network:\n  " + "\n  ".join(problems))
+        net.load_state_dict(net.state_dict() | trained.state)  # copies, and converts to the network's own dtype
+    return net
 
 
 def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -89,21 +120,13 @@ def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
             near = get_close_matches(name, MODELS, n=1)
             raise UsageError(f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} There are: "
                              f"{', '.join(MODELS)}; torchvision:NAME; package.module:function; file.py:function; "
-                             "net.onnx")
+                             "net.onnx; net.yaml")
         try:
             return MODELS[name](**arguments)
         except (TypeError, ValueError) as error:
             raise DeconvnetError(f"The card beside the weights asks {name} for what it cannot be: {error}"
                                  ) from error
-    if source == "torchvision":
-        return _from_torchvision(function)
-    module = _import_file(Path(source)) if source.endswith(".py") else _import_package(source)
-    builder = getattr(module, function, None)
-    if not callable(builder):
-        near = get_close_matches(function, vars(module), n=1)
-        raise UsageError(f"There is no function {function!r} in {source}."
-                         + (f" Did you mean {near[0]!r}?" if near else ""))
-    return _call(builder, name)
+    return _from_torchvision(function) if source == "torchvision" else build_own(source, function)
 
 
 def _from_torchvision(name: str) -> nn.Module:
@@ -116,42 +139,22 @@ def _from_torchvision(name: str) -> nn.Module:
     return models.get_model(name, weights=None, **extra)
 
 
-def _import_file(file: Path) -> Any:
-    if not file.is_file():
-        raise UsageError(f"There is no file {file}.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{file} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    folder = str(file.resolve().parent)
-    sys.path.insert(0, folder)  # so that it can import what lies beside it
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DeconvnetError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
-    return module
+def _turn_channels(net: nn.Module, trained: Trained) -> None:
+    """Turn a network for blue, green, red into the same one for red, green, blue.
 
-
-def _import_package(name: str) -> Any:
-    sys.path.insert(0, str(Path.cwd()))  # as python -m does
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise UsageError(f"The module {name} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-
-
-def _call(builder: Callable[[], Any], name: str) -> nn.Module:
-    try:
-        net = builder()
-    except Exception as error:
-        raise DeconvnetError(f"{name} failed to build a network: {type(error).__name__}: {error}") from error
-    if not isinstance(net, nn.Module):
-        raise DeconvnetError(f"{name} must return a torch.nn.Module, and returned a {type(net).__name__}.")
-    return net
+    Its first filters are turned, not the images, so that filters and projections show in true colours everywhere.
+    """
+    size = trained.preprocess.size if trained.preprocess else native_size("")
+    modules, tape = dict(net.eval().named_modules()), record(net, torch.zeros(1, 3, size, size))
+    first = [call for call in tape.calls if 0 in call.inputs]
+    convs = [modules[call.module] for call in first if call.name == "conv2d"]
+    if len(convs) < len(first) or not all(isinstance(conv, nn.Conv2d) and conv.in_channels == 3 and conv.groups == 1
+                                          for conv in convs):
+        raise DeconvnetError(f"{trained.where} is for BGR, and only a network whose images go straight into "
+                             "convolutions can be turned to RGB")
+    for conv in {id(conv): conv for conv in convs}.values():
+        weight = cast(Tensor, conv.weight)
+        weight.data = weight.data.flip(1)
 
 
 def _preprocess(card: Mapping[str, Any], picture: Tensor | None) -> Preprocess | None:
@@ -180,10 +183,37 @@ def has_weights(name: str, weights: str | Path) -> bool:
     return str(weights) in _shipped(name) or Path(weights).is_file()
 
 
+def offered(name: str) -> list[str]:
+    """The names of the weights that torchvision has for a network by this name, to be fetched."""
+    source, _, function = name.rpartition(":")
+    return weights_by_name(function) if source == "torchvision" else []
+
+
 def _shipped(name: str) -> dict[str, Path]:
     """The weights that ship with a network, by name."""
     return {file.stem.removeprefix(f"{name}_"): file for file in _SHIPPED.glob("*.safetensors")
             if file.stem.startswith(f"{name}_")}  # not in the pattern: a model's name may be a path
+
+
+def _trained(name: str, weights: str | Path | None) -> Trained | None:
+    """The weights that ``load_model`` would take for a network by this name, unless it starts with its own."""
+    if weights is None:
+        return None
+    if is_card(weights):
+        card = load_card(Path(weights))
+        if card.network or card.layers:
+            raise UsageError(f"{weights} says what network it is: give it with --model, without --weights")
+        found = read_trained(Path(weights), card, native_size(name))
+        return found if card.says_images else replace(found, preprocess=None, reversed=False)
+    if str(weights) in offered(name) and not Path(weights).is_file():
+        return fetch(name.removeprefix("torchvision:"), str(weights))
+    file = _weights_file(name, weights)
+    assert file is not None
+    said = _read_card(file)
+    state = _in_floats(read_weights(file))
+    picture = state.pop(MEAN_PICTURE, None)
+    return Trained(state, str(file), said.get("classes", []), _preprocess(said, picture), False,
+                   said.get("arguments", {}))
 
 
 def _weights_file(name: str, weights: str | Path | None) -> Path | None:
@@ -195,13 +225,14 @@ def _weights_file(name: str, weights: str | Path | None) -> Path | None:
         others = ", ".join(sorted(f.stem.removesuffix("_demo") for f in _SHIPPED.glob("*_demo.safetensors")))
         raise UsageError(f"No demo weights ship for {name!r}; they do for: {others or 'no network'}")
     if not file.is_file():
-        raise UsageError(f"There is no weights file {file}.")
+        others = ", ".join(offered(name))
+        raise UsageError(f"There is no weights file {file}." + (f" torchvision offers {others}." if others else ""))
     return file
 
 
 def read_card(name: str, weights: str | Path | None) -> dict[str, Any]:
     """What the ``.json`` beside the weights that ``load_model`` would take says; nothing if there is none."""
-    file = _weights_file(name, weights)
+    file = None if weights is not None and is_card(weights) else _weights_file(name, weights)
     return _read_card(file) if file else {}
 
 
@@ -225,17 +256,6 @@ def _read_card(file: Path) -> dict[str, Any]:
 MEAN_PICTURE = "preprocess.mean_picture"  # beside the weights in their file, where training subtracted one
 
 
-def _load_weights(net: nn.Module, file: Path) -> Tensor | None:
-    """Puts the weights of a file into the network; comes back with the mean picture that lies beside them, if any."""
-    state = _in_floats(_read_weights(file))
-    picture = state.pop(MEAN_PICTURE, None)
-    problems = _misfits(net.state_dict(), state)
-    if problems:
-        raise DeconvnetError(f"The weights in {file} do not fit the network:\n  " + "\n  ".join(problems))
-    net.load_state_dict(net.state_dict() | state)  # copies, and converts to the network's own dtype
-    return picture
-
-
 def _in_floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a byte each times the scale of their unit, which lies beside them as ``NAME_scale``."""
     bytewise = [name for name, value in state.items() if value.dtype == torch.int8 and f"{name}_scale" in state]
@@ -243,39 +263,3 @@ def _in_floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
               for name in bytewise}
     scales = {f"{name}_scale" for name in bytewise}
     return {name: floats.get(name, value) for name, value in state.items() if name not in scales}
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        if file.suffix in (".pt", ".pth"):
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            for key in ("state_dict", "model_state_dict", "model"):  # where checkpoints keep it
-                state = state.get(key, state) if isinstance(state, dict) else state
-            if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-                return {name.removeprefix("module."): value for name, value in state.items()}
-            raise DeconvnetError(f"{file} holds no state dict (names and tensors), but a {type(state).__name__}.")
-    except DeconvnetError:
-        raise
-    except (SafetensorError, OSError) as error:
-        raise DeconvnetError(f"{file} cannot be read: {error}. It may be cut off; fetch it again.") from error
-    except Exception as error:  # torch.load raises many kinds
-        raise DeconvnetError(f"{file} cannot be read without running code, and was not: {type(error).__name__}. Save a "
-                             "state dict (torch.save(net.state_dict(), …)) or a .safetensors file.") from error
-    raise UsageError(f"{file}: weights are .safetensors, .pt or .pth files")
-
-
-def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Everything that keeps weights from fitting, a line each."""
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    missing = [f"missing: {name} {tuple(wanted[name].shape)}" for name in wanted.keys() - given.keys() - optional]
-    extra = [f"not in the network: {name} {tuple(given[name].shape)}" for name in given.keys() - wanted.keys()]
-    both = wanted.keys() & given.keys()
-    shapes = [f"misshapen: {name} is {tuple(given[name].shape)}, the network's is {tuple(wanted[name].shape)}"
-              for name in both if given[name].shape != wanted[name].shape]
-    dense = [name for name in both if given[name].layout == torch.strided and not given[name].is_quantized]
-    shapes += [f"not dense: {name} is sparse or quantized" for name in both - set(dense)]
-    values = [f"not finite: {name} holds NaN or infinity" for name in dense
-              if given[name].shape == wanted[name].shape and not torch.isfinite(given[name]).all()]
-    return sorted(missing) + sorted(extra) + sorted(shapes) + sorted(values)

@@ -8,7 +8,7 @@ from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
 from .images import Images, Preprocess, decoder, open_images
 from .models import MODELS
-from .network import Network, is_file, load_model
+from .network import Network, is_file, load_model, offered
 from .places import recall, remember
 from .shards import there
 from .versions import versions
@@ -78,7 +78,8 @@ def reopen_network(origin: Mapping[str, Any], model: str | None = None, weights:
     if not origin.get("weights_sha256"):
         raise UsageError("There is no note of the network that this was made with, so it cannot be opened again.")
     model = model or _find(origin, "model", "weights_sha256", lambda name: not _is_code(name))
-    weights = weights or _find(origin, "weights", "weights_sha256", lambda name: name in (None, "demo"))
+    weights = weights or _find(origin, "weights", "weights_sha256",
+                               lambda name: name in (None, "demo") or name in offered(str(origin["model"])))
     net = load_model(model or "", weights)
     if fingerprint(net) != origin["weights_sha256"]:
         raise DeconvnetError(f"The weights of {_name(model or '')} are not those of the scan. "

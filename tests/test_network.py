@@ -184,7 +184,7 @@ def test_weights_never_run_code(source, tmp_path, form):
     assert canary.exists(), "the payload must bite, or this test shows nothing"
 
 
-@pytest.mark.parametrize("name", ["w.bin", "w.npz", "w"])
+@pytest.mark.parametrize("name", ["w.bin", "w.npy", "w"])
 def test_other_weight_files_are_refused(source, tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UsageError, match="safetensors"):
