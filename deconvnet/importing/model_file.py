@@ -79,14 +79,13 @@ def read(path: Path, known: Collection[str]) -> Graph:
         raise DeconvnetError(f"{path} is no ONNX model, or is cut off ({_brief(error)}). Fetch it again.") from error
     if not model.graph.node or not model.graph.output:
         raise DeconvnetError(f"{path} is no ONNX model, or is cut off: there is no graph in it. Fetch it again.")
-    _refuse(path, onnx, model, known)
     try:
+        _refuse(path, onnx, model, known)
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # of its own, of the inference of shapes, of protobuf
-        raise DeconvnetError(f"{path} is not a sound ONNX model: {_brief(error)}") from error
-    try:
         return _graph(path, onnx, model, hashlib.sha256(content).hexdigest())
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except DeconvnetError:
+        raise
+    except Exception as error:  # of the checker, the inference of shapes, protobuf, NumPy: hostile bytes may raise any
         raise DeconvnetError(f"{path} is not a sound ONNX model: {_brief(error)}") from error
 
 
@@ -109,8 +108,7 @@ def _brief(error: Exception) -> str:
 
 def _refuse(path: Path, onnx: ModuleType, model: Any, known: Collection[str]) -> None:
     """Raises DeconvnetError for a model that cannot be run here, before anything of it is looked at closely."""
-    found = sorted({_kind(node) for node in model.graph.node})
-    missing = [kind for kind in found if kind not in known]
+    missing = sorted({_kind(node) for node in model.graph.node} - set(known))
     if missing:
         raise DeconvnetError(f"{path} uses operations that deconvnet does not run: {', '.join(missing)}.")
     if model.ir_version > onnx.IR_VERSION:
@@ -124,7 +122,8 @@ def _refuse(path: Path, onnx: ModuleType, model: Any, known: Collection[str]) ->
 
 
 def _kind(node: Any) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    """What a node does; with the domain, where that is not ONNX's own. Invalid text, which comes as bytes, is shown."""
+    return f"{node.op_type}" if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
 def _tensors(model: Any) -> Iterator[Any]:

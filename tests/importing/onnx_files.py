@@ -55,12 +55,14 @@ def _weights(role, shape, random):
     return random.normal(0, 0.1, shape).astype("f")
 
 
-def model(nodes, shape, weights=(), opset=17, output="y", ir=8, **keywords):
-    """A model of nodes, from images ``x`` of that shape to ``output``; weights are arrays by name."""
-    graph = helper.make_graph(nodes, "made", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-                              [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
-                              [numpy_helper.from_array(np.asarray(value), name)
-                               for name, value in dict(weights).items()], **keywords)
+def model(nodes, shape, weights=(), opset=17, output="y", rank=4, ir=8, **keywords):
+    """A model of nodes, from images ``x`` of that shape to ``output`` of that rank; weights are arrays by name."""
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in dict(weights).items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    if ir < 4:  # weights were inputs with a default
+        inputs += [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in tensors]
+    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * rank)]
+    graph = helper.make_graph(nodes, "made", inputs, outputs, tensors, **keywords)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
 
 
