@@ -45,10 +45,10 @@ def local_response_norm(maps: Tensor, size: int, alpha: float, beta: float, k: f
 def _energy(maps: Tensor, size: int) -> Tensor:
     """The sum of the squares of ``size`` maps around each, of which there are none beyond the first and the last."""
     squares = maps * maps
-    total, channels = squares.clone(), maps.shape[1]
-    for away in range(1, min(size // 2, channels - 1) + 1):
+    total = squares.clone()
+    for away in range(1, size // 2 + 1):
         total[:, away:] += squares[:, :-away]
-    for away in range(1, min((size - 1) // 2, channels - 1) + 1):
+    for away in range(1, (size - 1) // 2 + 1):
         total[:, :-away] += squares[:, away:]
     return total
 

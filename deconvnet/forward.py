@@ -94,12 +94,12 @@ class Forward:
         return torch.channels_last if same else torch.contiguous_format
 
     def _outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """What the layers put out, before anything overwrites it."""
+        """What the layers put out, by name as ``watch`` says it, or what the network wrote over it."""
         outputs: dict[str, Tensor] = {}
 
         def take(name: str, output: Tensor) -> None:
             if name in self.names:
-                outputs[name] = output.clone()
+                outputs[name] = output
                 if len(outputs) == len(self.names):
                     raise Enough
 

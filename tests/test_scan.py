@@ -20,6 +20,7 @@ from oracles import mean_maximum_by_class, sorted_activations
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from deconvnet.contrast import local_response_norm
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
 from deconvnet.scan import scan
 from deconvnet.scanned import LayerScan, Scan, read_scan
@@ -260,10 +261,16 @@ def noise(n, seed=1):
     return torch.randn(n, 3, 13, 12, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_scan_has_the_numbers_of_a_tape():
-    net, images = Pooled(), noise(12)
+def test_a_scan_has_the_numbers_of_a_tape(monkeypatch):
+    net, images, normalised = Pooled(), noise(12), []
+
+    def noted(maps, *rest):
+        normalised.append(len(maps))
+        return local_response_norm(maps, *rest)
+
+    monkeypatch.setattr("deconvnet.contrast.local_response_norm", noted)
     top, tape = scan(net, images, k=12, batch_size=5), record(net, images)
-    assert net.formats == {True, False}  # channels-last in the scan
+    assert net.formats == {True, False} and normalised == [5, 5, 5]  # the scan in its way, the tape in torch's
     for layer in ("conv1", "conv2"):
         maps, found = tape.activations(layer), top[layer]
         n, u = found.images, torch.arange(len(found.images))[:, None]
