@@ -152,15 +152,16 @@ def decoder() -> str:
 class Preprocess:
     """Image → network input: short side to ``resize`` (antialiased), centre ``size``×``size``, (x − mean) / std.
 
-    ``mean`` and ``std`` are per channel (R, G, B) in units of 0..1; the defaults are torchvision's for ImageNet.
-    ``mean_picture`` (3, size, size), is subtracted instead of ``mean`` where it is given, in the same units: the
+    ``mean`` and ``std`` are per channel (R, G, B) in units of 0..1; the defaults are torchvision's for ImageNet. One
+    number in each is for networks of one channel: they get images in grey (Pillow's luma).
+    ``mean_picture`` (channels, size, size), is subtracted instead of ``mean`` where it is given, in the same units: the
     paper's per-pixel mean. Raises UsageError where a value makes no sense.
     """
 
     size: int = 224
     resize: int = 256
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     mean_picture: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -168,13 +169,20 @@ class Preprocess:
             raise UsageError(f"size must be from 1 to resize: size={self.size}, resize={self.resize}")
         for key in ("mean", "std"):  # lists come from YAML and JSON; a tuple compares equal to a tuple only
             value = tuple(float(x) for x in getattr(self, key))
-            if len(value) != 3 or not np.isfinite(value).all():
-                raise UsageError(f"{key} must be three finite numbers: {value}")
+            if len(value) not in (1, 3) or not np.isfinite(value).all():
+                raise UsageError(f"{key} must be three finite numbers, or one for networks of one channel: {value}")
             object.__setattr__(self, key, value)
         if min(self.std) <= 0 or max(self.std) > 100 or max(map(abs, self.mean)) > 100:
             raise UsageError(f"std must be above 0 and up to 100, mean within ±100: {self.std}, {self.mean}")
-        if self.mean_picture is not None and self.mean_picture.shape != (3, self.size, self.size):
-            raise UsageError(f"mean_picture must be {(3, self.size, self.size)}: {self.mean_picture.shape}")
+        if len(self.mean) != len(self.std):
+            raise UsageError(f"mean and std must have one number for each channel: {self.mean}, {self.std}")
+        if self.mean_picture is not None and self.mean_picture.shape != (self.channels, self.size, self.size):
+            raise UsageError(f"mean_picture must be {(self.channels, self.size, self.size)}: {self.mean_picture.shape}")
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network's input has: 3, or 1 for grey."""
+        return len(self.mean)
 
     def settings(self) -> dict[str, Any]:
         """The values as data for JSON; of a mean picture there is the SHA-256 only."""
@@ -186,35 +194,38 @@ class Preprocess:
 
     @property
     def _subtracted(self) -> Any:
-        """What is subtracted from pixels (H, W, 3)."""
+        """What is subtracted from pixels (H, W, C)."""
         return self.mean if self.mean_picture is None else self.mean_picture.transpose(1, 2, 0).astype(np.float64)
 
     def view(self, image: Image.Image) -> Image.Image:
-        """What the network sees of an image, as an RGB picture of ``size``×``size`` pixels."""
+        """What the network sees of an image, as an RGB picture of ``size``×``size`` pixels, grey if that has 1 channel.
+        """
         side = self.size * min(image.size) / self.resize  # of the centre square, in the image's own pixels
         left, top = (image.width - side) / 2, (image.height - side) / 2
-        return window(to_rgb(image), (left, top, left + side, top + side), self.size)
+        seen = window(to_rgb(image), (left, top, left + side, top + side), self.size)
+        return seen.convert("L").convert("RGB") if self.channels == 1 else seen
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """The network's input (3, size, size), float32, for one image."""
+        """The network's input (C, size, size), float32, for one image."""
         return self.tensor(self.view(image))
 
     def tensor(self, view: Image.Image) -> torch.Tensor:
-        """The pixels of an RGB picture, (3, H, W) float32, normalised and not resized."""
+        """The pixels of an RGB picture, (C, H, W) float32, normalised and not resized."""
         return self.inputs(torch.from_numpy(np.array(view))[None])[0]
 
     def inputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The pixels (n, H, W, 3) uint8 of RGB pictures as (n, 3, H, W) float32, normalised and not resized.
+        """The pixels (n, H, W, 3) uint8 of RGB pictures as (n, C, H, W) float32, normalised and not resized.
 
-        On the device of the pixels, and the same to the bit on each: what was computed in float64, then rounded.
+        Where C is 1 they are those of grey pictures, whose three channels are alike, as ``view`` gives them. On the device of the pixels, and the same to the bit on each: what was computed in float64, then rounded.
         """
         if self.mean_picture is not None:
-            exact = ((pixels.cpu().numpy() / 255 - self._subtracted) / self.std).astype(np.float32)
+            seen = pixels[..., :self.channels].cpu().numpy()
+            exact = ((seen / 255 - self._subtracted) / self.std).astype(np.float32)
             return torch.from_numpy(np.ascontiguousarray(exact.transpose(0, 3, 1, 2))).to(pixels.device)
         if pixels.device.type != "cpu":
-            table = torch.from_numpy(self._table).to(pixels.device)              # (3, 256)
-            return torch.stack([table[c][pixels[..., c].int()] for c in range(3)], 1)
-        found = np.empty((len(pixels), 3, *pixels.shape[1:3]), dtype=np.float32)
+            table = torch.from_numpy(self._table).to(pixels.device)              # (C, 256)
+            return torch.stack([table[c][pixels[..., c].int()] for c in range(self.channels)], 1)
+        found = np.empty((len(pixels), self.channels, *pixels.shape[1:3]), dtype=np.float32)
         for image, whole in zip(pixels.numpy(), found, strict=True):
             for channel, values in enumerate(self._table):  # a table of 256 is four times as fast as the arithmetic
                 np.take(values, image[..., channel], out=whole[channel], mode="clip")
@@ -222,14 +233,15 @@ class Preprocess:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """What each value of a pixel becomes in each channel, (3, 256) float32."""
+        """What each value of a pixel becomes in each channel, (C, 256) float32."""
         values = np.arange(256)[:, None] / 255                                   # (256, 1) 0..1
         return np.ascontiguousarray(((values - self._subtracted) / self.std).astype(np.float32).T)
 
     def inverse(self, tensor: torch.Tensor) -> np.ndarray:
-        """The pixels (…, H, W, 3), uint8, of inputs (…, 3, H, W): bit for bit those that went in."""
-        values = tensor.detach().cpu().double().movedim(-3, -1).numpy()          # (…, H, W, 3)
-        return np.clip(np.rint((values * self.std + self._subtracted) * 255), 0, 255).astype(np.uint8)
+        """The pixels (…, H, W, 3), uint8, of inputs (…, C, H, W): bit for bit those that went in."""
+        values = tensor.detach().cpu().double().movedim(-3, -1).numpy()          # (…, H, W, C)
+        pixels = np.clip(np.rint((values * self.std + self._subtracted) * 255), 0, 255).astype(np.uint8)
+        return np.repeat(pixels, 3, -1) if self.channels == 1 else pixels
 
 
 def window(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:

@@ -163,3 +163,33 @@ def test_the_hooks_of_the_scan_benchmark_find_what_the_scan_finds(one_thread) ->
         width = {"conv1": 6, "conv2": 4}[layer]
         assert torch.equal(found.places.T[fires], (y * width + x)[fires])
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def memory(tmp_path, *, few: int, many: int, kinds: list[str]) -> dict[str, dict[str, float]]:
+    opened("memory").benchmark(few, many, kinds, str(tmp_path / "out.json"))
+    return json.loads((tmp_path / "out.json").read_text())["kinds"]
+
+
+def test_ten_times_as_many_images_take_no_more_memory_than_their_names(tmp_path, capsys) -> None:
+    found = memory(tmp_path, few=500, many=5_000, kinds=["folder"])["folder"]  # their inputs would be 53 MiB
+    assert found["few"] > 100 and found["more"] == found["many"] - found["few"] < 12
+    assert f"{found['many']:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", ["dataset", "iterable", "folder"])
+def test_fifty_thousand_images_take_at_most_64_mib_more_than_a_thousand(kind, tmp_path) -> None:
+    assert memory(tmp_path, few=1_000, many=50_000, kinds=[kind])[kind]["more"] <= 64
+
+
+def test_the_benchmark_from_files_compares_the_scan_with_its_halves(tmp_path, capsys, one_thread, monkeypatch) -> None:
+    from_files = opened("from_files")
+    net = nn.Sequential(nn.Conv2d(3, 2, 3, 2), nn.ReLU()).eval()
+    net.preprocess = Preprocess(32, 32)
+    monkeypatch.setattr(from_files, "load_model", lambda model, weights: net)
+    from_files.benchmark(images=20, ready=8, workers=1, batch_size=8, repetitions=2, out=str(tmp_path / "out.json"))
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert len(result["turns"]) == 2 and all(min(turn.values()) > 0 for turn in result["turns"])
+    assert result["ratios"] == [one["files"] / min(one["decoding"], one["network"]) for one in result["turns"]]
+    assert 10_000 < result["bytes"] / result["images"] < 200_000
+    assert f"ratio to the slower of the two {result['ratio']:.3f}" in capsys.readouterr().out
