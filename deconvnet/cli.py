@@ -157,7 +157,7 @@ def _command_line(typed: Sequence[str]) -> str:
     """What to type for the same again, quoted for a shell; without the path of the program, which is this machine's."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return f"torchrun … deconvnet {shlex.join(typed)}"
-    module = Path(sys.argv[0]).name == "__main__.py"
+    module = Path(sys.argv[0]).parts[-2:] == ("deconvnet", "__main__.py")
     return shlex.join([*(["python", "-m"] if module else []), "deconvnet", *typed])
 
 

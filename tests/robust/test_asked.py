@@ -1,0 +1,193 @@
+"""Ctrl-C and TERM: soon, with the state saved, a line that says how to go on, the right exit code, and nobody left."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from itertools import product
+
+import asked
+import pytest
+from mortal import ALONE
+
+from deconvnet.cli import main
+from deconvnet.stopping import Stopped, stoppable, uninterrupted
+
+SCAN = ["scan", "--model", "mine.py:build", "--images", "my photos", "--out", asked.OUT, "--batch-size", "4"]
+HANGS = {"decoding": ("deconvnet.images", "read_image", 17), "forward": ("deconvnet.forward", "Forward.__call__", 3),
+         "taking in": ("deconvnet.scanned", "LayerScan.keep", 7), "writing": ("deconvnet.files", "os.fsync", 4)}
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Each with its exit code."""
+
+
+def scans():
+    """Every moment of a scan, with so many processes that read, and either signal, to one process or to its group."""
+    for (where, hang), workers, number in product(HANGS.items(), (0, 2, 4), SIGNALS):
+        if where == "decoding" and workers:
+            hang = (*hang[:2], 13 if workers == 2 else 9)  # each process counts for itself
+        yield f"{where} {workers} {number.name}", {
+            "words": [*SCAN, "--workers", str(workers)], "hangs": [hang], "signals": [number],
+            "group": workers != 4, "save": where == "writing"}
+
+
+COMMANDS = {
+    "gallery": (["gallery", "top.safetensors", "--out", "sheets"], ("deconvnet.report", "write_layer_sheet", 0)),
+    "atlas": (["atlas", "top.safetensors", "--out", "atlas"], ("deconvnet.atlas.pages", "write", 0)),
+    "demo": (["demo", "--out", "demo"], ("deconvnet.forward", "Forward.__call__", 0)),
+    "figure": (["figure", "3", "--out", "figures"], ("deconvnet.exhibit", "png", 0)),
+    "table": (["table", "3", "--out", "tables"], ("deconvnet.exhibit", "Table.write", 0)),
+    "compare": (["compare", "zfnet", "alexnet"], ("deconvnet.figures.selection", "compare", 0)),
+    "describe": (["describe", "mine.py:build"], ("deconvnet.describe", "describe", 0)),
+}
+
+
+def commands():
+    for (name, (words, hang)), number in product(COMMANDS.items(), SIGNALS):
+        yield f"{name} {number.name}", {"words": words, "hangs": [hang], "signals": [number], "group": True}
+
+
+SHORT = ("decoding 0 SIGINT", "decoding 2 SIGTERM", "decoding 4 SIGINT", "forward 2 SIGINT", "writing 0 SIGTERM",
+         "gallery SIGINT", "atlas SIGTERM")
+
+
+def ask(folder, cases):
+    file = folder / "cases.json"
+    file.write_text(json.dumps(cases))
+    ran = subprocess.run([sys.executable, asked.__file__, folder, file], env=ALONE, capture_output=True, text=True,
+                         check=False)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def ends_as_it_should(name, case, end):
+    print(name, end)  # seen where it fails
+    number = case["signals"][0]
+    assert end["code"] == SIGNALS[number] and end["alone"] and end["left"] == []
+    assert end["seconds"] < 5
+    assert "Traceback" not in end["text"] and "Error" not in end["text"]
+    [line] = [line for line in end["lines"] if "This DataLoader" not in line]  # torch's advice on many workers
+    assert line.endswith(f": {shlex.join(['deconvnet', *case['words']])}") and "some where" not in line
+    if case["words"][0] == "scan":
+        assert end["seen"] >= 4 and end["same"]
+
+
+everywhere = pytest.mark.skipif(not hasattr(os, "fork"), reason="the commands are forks")
+
+
+def twice():
+    """Asked while it computes, a scan saves its state, in which it hangs; then it is asked again."""
+    for workers, number in [(0, signal.SIGTERM), (2, signal.SIGINT)]:
+        yield f"twice {workers} {number.name}", {
+            "words": [*SCAN, "--workers", str(workers)], "signals": [number, number], "group": workers > 0,
+            "hangs": [("deconvnet.forward", "Forward.__call__", 4), ("deconvnet.files", "os.fsync", 0)]}
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    cases = {name: case for name, case in [*scans(), *commands()] if name in SHORT}
+    assert len(cases) == len(SHORT)
+    return ask(tmp_path_factory.mktemp("asked"), cases | dict(twice()))
+
+
+@everywhere
+@pytest.mark.parametrize("name", SHORT)
+def test_a_command_that_is_asked_to_stop(name, ends):
+    ends_as_it_should(name, dict([*scans(), *commands()])[name], ends[name])
+
+
+@everywhere
+@pytest.mark.parametrize("name", dict(twice()))
+def test_asked_twice_it_leaves_at_once(name, ends):
+    case, end = dict(twice())[name], ends[name]
+    assert end["code"] == SIGNALS[case["signals"][0]] and end["alone"] and end["seconds"] < 2
+    [line] = end["lines"]
+    assert "stopped at once" in line and line.endswith(shlex.join(["deconvnet", *case["words"]]))
+    assert end["same"]
+
+
+@everywhere
+@pytest.mark.extended
+def test_every_command_at_every_moment(tmp_path):
+    cases = dict([*scans(), *commands()])
+    assert len(cases) == 4 * 3 * 2 + 7 * 2
+    for name, end in ask(tmp_path, cases).items():
+        ends_as_it_should(name, cases[name], end)
+
+
+# ---- in a program of one's own ----
+
+
+def handlers():
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+def act(monkeypatch, deed):
+    """Has the command describe do something else."""
+    monkeypatch.setattr("deconvnet.describe.describe", lambda *_: deed())
+    return main(["describe", "alexnet"])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_called_from_a_program_it_gives_its_code_and_the_handlers_back(number, monkeypatch, capsys):
+    before = handlers()
+    assert act(monkeypatch, lambda: signal.raise_signal(number)) == SIGNALS[number]
+    assert capsys.readouterr().err == ("deconvnet: stopped; the same command goes on where it can: "
+                                       "deconvnet describe alexnet\n")
+    assert handlers() == before
+
+
+def test_called_from_a_program_a_second_signal_does_not_end_that(monkeypatch, capsys):
+    def deed():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    assert act(monkeypatch, deed) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_signal_that_was_ignored_stays_so(monkeypatch, capsys):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and a shell's & have it
+    try:
+        def deed():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("it went on")
+
+        assert act(monkeypatch, deed) == 1
+        assert "it went on" in capsys.readouterr().err
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_that_is_not_the_first_runs_commands_too(capsys):
+    codes, before = [], handlers()
+    thread = threading.Thread(target=lambda: codes.append(main(["describe", "no such"])))
+    thread.start()
+    thread.join()
+    assert codes == [2] and handlers() == before
+
+
+def test_what_must_not_be_interrupted_is_not():
+    done = []
+    with pytest.raises(Stopped) as stopped, stoppable("said", lambda number: done.append("again")), uninterrupted():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+            done.append("on")
+    assert done == ["on", "on", "again"] and stopped.value.code == 143 and str(stopped.value) == "said"
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["scan", "--images", "my photos"], "deconvnet scan --images 'my photos'"),
+    (["gallery", "it's.safetensors", "--out", "$HOME"], """deconvnet gallery 'it'"'"'s.safetensors' --out '$HOME'"""),
+])
+def test_the_line_can_be_typed(words, line, monkeypatch, capsys):
+    monkeypatch.setattr("deconvnet.cli._run", lambda typed: signal.raise_signal(signal.SIGINT))
+    for program, before in [("/home/someone/bin/deconvnet", ""), ("/home/someone/deconvnet/__main__.py", "python -m ")]:
+        monkeypatch.setattr(sys, "argv", [program, *words])
+        assert main() == 130
+        assert capsys.readouterr().err == f"deconvnet: stopped; the same command goes on where it can: {before}{line}\n"
+    assert shlex.split(line)[1:] == words
