@@ -28,15 +28,21 @@ def load_onnx(file: Path) -> nn.Module:
     try:
         size = beside.size or 224
         net = GraphNetwork(graph, (size, size))
-        if beside.reversed():
+        if beside.reversed() and net.channels == 3:
             net.reverse_channels()
     except DeconvnetError as error:
         raise DeconvnetError(f"{file}: {error}") from error
     classes = read_classes(file, beside)
     if classes and len(classes) != net.outputs:
         raise UsageError(f"{path_beside(file)}: classes: {len(classes)} names for a network with {net.outputs} outputs")
+    if net.channels not in (1, 3):
+        raise UsageError(f"{file} takes images of {net.channels} channels; pictures have 3, or 1 where they are grey. "
+                         "Channels come first, (N, C, H, W)")
     if net.size[0] != net.size[1] or beside.size not in (None, net.size[0]):
         raise UsageError(f"{file} takes images of {net.size[0]}×{net.size[1]} pixels (height × width); only squares "
                          "are made, of the file's own size where it has one")
-    net.classes, net.preprocess = classes, beside.preprocess(net.size[0])  # type: ignore[assignment]
+    try:
+        net.classes, net.preprocess = classes, beside.preprocess(net.size[0], net.channels)  # type: ignore[assignment]
+    except UsageError as error:
+        raise UsageError(f"{path_beside(file)}: {error}") from error
     return net

@@ -1,5 +1,6 @@
 """What stands beside a network's file, in a YAML of the same name: how its images are made, what its classes are."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +12,15 @@ from ..images import Preprocess
 from ..settings import Part
 
 Three = tuple[float, float, float]
+Each = tuple[float] | Three  # a number for the one channel of grey images, or for each of three
 
-PRESETS: dict[str, tuple[str, int, Three, Three]] = {  # channels, largest value of a pixel, mean, std
+_WORDNET = re.compile(r"^n\d{8}\s+")  # before the names in ImageNet's own lists
+PRESETS: dict[str, tuple[str, int, Each, Each]] = {  # channels, largest value of a pixel, mean, std
     "zoo-imagenet": ("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # most of the ONNX model zoo
     "caffe": ("BGR", 255, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),             # BVLC's: AlexNet, CaffeNet, GoogLeNet
     "caffe-vgg": ("BGR", 255, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),    # VGG, and Kaiming He's ResNets
 }
+_GREY: tuple[str, int, Each, Each] = ("", 1, (0.0,), (1.0,))
 
 
 class Beside(Part):
@@ -26,8 +30,8 @@ class Beside(Part):
         "zoo-imagenet")
     channels: Annotated[Literal["RGB", "BGR"] | None, Field(description="their order")] = None
     scale: Annotated[Literal[1, 255] | None, Field(description="what white is before the mean is subtracted")] = None
-    mean: Annotated[Three | None, Field(description="subtracted, in that order and scale")] = None
-    std: Annotated[Three | None, Field(description="divided by, in that order and scale")] = None
+    mean: Annotated[Each | None, Field(description="subtracted, in that order and scale")] = None
+    std: Annotated[Each | None, Field(description="divided by, in that order and scale")] = None
     size: Annotated[int | None, Field(ge=1, description="side of the images, where the file leaves it open")] = None
     resize: Annotated[int | None, Field(ge=1, description="the short side before the centre is cut out")] = None
     classes: Annotated[tuple[str, ...] | str, Field(description="names, or a text file beside with one a line")] = ()
@@ -44,15 +48,20 @@ class Beside(Part):
         """Whether the network takes blue, green, red."""
         return (self.channels or PRESETS[self.preset][0]) == "BGR"
 
-    def preprocess(self, size: int) -> Preprocess:
-        """How images of that size are made, in red, green, blue. Raises UsageError where a value makes no sense."""
-        _, scale, mean, std = PRESETS[self.preset]
+    def preprocess(self, size: int, channels: int = 3) -> Preprocess:
+        """How images of that size are made, in red, green, blue, or in grey for networks of one channel.
+
+        No preset is for those: what the YAML does not say is then 0 for black and 1 for white. Raises UsageError where
+        a value makes no sense.
+        """
+        _, scale, mean, std = PRESETS[self.preset] if channels == 3 else _GREY
         scale, mean, std = self.scale or scale, self.mean or mean, self.std or std
+        if {len(mean), len(std)} != {channels}:
+            raise UsageError(f"mean and std must have one number for each channel, of which there are {channels}")
         order = slice(None, None, -1 if self.reversed() else 1)
-        first, second, third = ((m / scale, s / scale) for m, s in list(zip(mean, std, strict=True))[order])
-        means, stds = zip(first, second, third, strict=True)
-        resize = 256 if size <= 256 else round(size * 8 / 7)
-        return Preprocess(size, self.resize or resize, means, stds)
+        both: list[list[float]] = [list(mean)[order], list(std)[order]]
+        means, stds = (tuple(value / scale for value in values) for values in both)
+        return Preprocess(size, self.resize or (256 if size <= 256 else round(size * 8 / 7)), means, stds)
 
 
 def read_beside(file: Path) -> Beside:
@@ -67,13 +76,14 @@ def path_beside(file: Path) -> Path:
 
 
 def read_classes(file: Path, beside: Beside) -> list[str]:
-    """The names of the classes, from the YAML or from the text file that it names."""
+    """The names of the classes, from the YAML or from the text file that it names; ImageNet's numbers are taken off."""
     if not isinstance(beside.classes, str):
-        return list(beside.classes)
+        return [_WORDNET.sub("", name) for name in beside.classes]
     text = file.with_name(beside.classes)
     try:
         if text.stat().st_size > LIMIT:
             raise UsageError(f"{text}: larger than {LIMIT:,} bytes; are these the classes?")
-        return [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = text.read_text(encoding="utf-8").splitlines()
+        return [_WORDNET.sub("", line.strip()) for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path_beside(file)}: classes: {text} cannot be read as text: {error}") from error

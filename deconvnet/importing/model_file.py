@@ -114,6 +114,10 @@ def _refuse(path: Path, onnx: ModuleType, model: Any, known: Collection[str]) ->
     if model.ir_version > onnx.IR_VERSION:
         raise DeconvnetError(f"{path} has ONNX's format {model.ir_version}, and the installed onnx knows "
                              f"{onnx.IR_VERSION}: pip install -U onnx")
+    newest = onnx.defs.onnx_opset_version()
+    if any(entry.version > newest for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
+        raise DeconvnetError(f"{path} has operations newer than version {newest}, which is what the installed onnx "
+                             "knows: pip install -U onnx")
     if model.graph.sparse_initializer:
         raise DeconvnetError(f"{path} has sparse weights, which are not read. Save them as ordinary tensors.")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in _tensors(model)):

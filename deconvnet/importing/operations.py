@@ -229,7 +229,7 @@ def _batch_norm(making: Making) -> Made:
 
 def _max_pool(making: Making) -> Made:
     making.only_first_output()
-    window = making.window(making.pair("kernel_shape", (0, 0)))
+    window = _pooling_window(making)
     both = _plain(window)
     if both is not None:
         return making.alone(nn.MaxPool2d(window.kernel, window.stride, both, window.dilation, ceil_mode=window.ceil))
@@ -239,7 +239,7 @@ def _max_pool(making: Making) -> Made:
 
 
 def _average_pool(making: Making) -> Made:
-    window = making.window(making.pair("kernel_shape", (0, 0)))
+    window = _pooling_window(making)
     if window.dilation != (1, 1):
         raise making.refuse("average pooling with gaps (dilations) is not run")
     counted = bool(making.attribute("count_include_pad", 0))
@@ -251,6 +251,15 @@ def _average_pool(making: Making) -> Made:
     return making.alone(pool)
 
 
+def _pooling_window(making: Making) -> Window:
+    """How the node slides; each of its windows has some of the map in it."""
+    window = making.window(making.pair("kernel_shape", (0, 0)))
+    if any(amount >= kernel for amount, kernel in zip(window.pads, window.kernel * 2, strict=True)):
+        raise making.refuse(f"pads {list(window.pads)} leave windows of {list(window.kernel)} without a cell of the "
+                            "map")
+    return window
+
+
 def _plain(window: Window) -> Pair | None:
     """The padding with which torch's own pooling is the same on every map; None where there is none."""
     both = symmetric(window.around((1, 1))) if _same_for_all(window) else None
@@ -260,11 +269,11 @@ def _plain(window: Window) -> Pair | None:
 
 
 def _lrn(making: Making) -> Made:
-    size = making.attribute("size", 0)
-    if size < 1 or size % 2 == 0:
-        raise making.refuse(f"normalisation over {size} channels is not run; only over an odd number")
-    return making.alone(nn.LocalResponseNorm(size, making.attribute("alpha", 1e-4), making.attribute("beta", 0.75),
-                                             making.attribute("bias", 1.0)))
+    size, alpha, beta = (making.attribute(*known) for known in (("size", 0), ("alpha", 1e-4), ("beta", 0.75)))
+    if size < 1 or size % 2 == 0 or not (alpha > 0 and beta > 0):
+        raise making.refuse(f"normalisation over {size} channels, alpha {alpha:g}, beta {beta:g} is not run; only over "
+                            "an odd number, alpha and beta above 0")
+    return making.alone(nn.LocalResponseNorm(size, alpha, beta, making.attribute("bias", 1.0)))
 
 
 # ---- cell by cell ----
