@@ -12,8 +12,8 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
          "windows", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample", "scanned",
-         "batches", "contrast", "forward", "resume", "scan", "parts", "shards", "images", "config", "settings",
-         "weights", "importing", "layered", "card", "downloads", "builders", "network", "provenance", "render",
+         "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards", "images", "config", "settings",
+         "weights", "importing", "layered", "card", "downloads", "builders", "network", "caffe", "provenance", "render",
          "gallery", "report", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli", "__main__"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 

@@ -1,0 +1,118 @@
+"""From Caffe's two files to the YAML and the weights of a network that is read here, checked against OpenCV."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from ..card import Card
+from ..errors import DeconvnetError, UsageError
+from ..files import writable_folder, write_whole
+from ..layered import build_layers
+from .prototxt import read_prototxt
+from .translation import Translation
+
+TOLERANCE = 1e-4  # of the largest value that the network gives for noise
+
+_HEAD = """# From Caffe's {} and {}. Look at what it says of images:
+# preset caffe is blue, green, red, 0 to 255, minus (104, 117, 123); caffe-vgg has VGG's mean. The first filters are
+# turned to red, green, blue when they are read. And name the classes: classes: FILE, one a line.
+"""
+
+
+def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
+    """Writes ``out`` and the safetensors file beside it, and gives a line on how far the network is from OpenCV's.
+
+    Raises UsageError where OpenCV or a file is missing, and DeconvnetError for layers that are not run here, all of
+    them at once, for weights that cannot be read, and where the network's outputs differ from OpenCV's; nothing is
+    written then.
+    """
+    cv2 = _library()
+    if out.suffix != ".yaml":
+        raise UsageError(f"{out}: the third name is that of the file to write, such as net.yaml")
+    text = read_prototxt(prototxt)
+    if not caffemodel.is_file():
+        raise UsageError(f"There is no file {caffemodel}.")
+    net = cache(partial(_opened, cv2, prototxt, caffemodel))  # not before the prototxt has been understood
+    made = Translation(prototxt, text, partial(_weights_of, net, caffemodel))
+    said = _compare(net(), made)
+    content, weights = save(made.state), out.with_suffix(".safetensors")
+    about = {"weights": weights.name, "sha256": hashlib.sha256(content).hexdigest(), **made.images(), "size": made.size}
+    lines = [yaml.safe_dump(layer, default_flow_style=True, width=10_000, sort_keys=False) for layer in made.layers]
+    writable_folder(out.parent)
+    write_whole(weights, content)
+    write_whole(out, "".join([_HEAD.format(prototxt.name, caffemodel.name), yaml.safe_dump(about, sort_keys=False),
+                              "layers:\n", *(f"  - {line}" for line in lines)]).encode())
+    return said
+
+
+def _library() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise UsageError("OpenCV reads Caffe's weights: pip install 'deconvnet[caffe]'") from error
+    if not hasattr(cv2.dnn, "readNetFromCaffe"):
+        raise UsageError(f"OpenCV {cv2.__version__} reads no Caffe files any more: pip install 'deconvnet[caffe]'")
+    return cv2
+
+
+def _opened(cv2: ModuleType, prototxt: Path, caffemodel: Path) -> Any:
+    """OpenCV's network, as it was learned: no two layers in one."""
+    try:
+        net = cv2.dnn.readNetFromCaffe(bytearray(prototxt.read_bytes()), bytearray(caffemodel.read_bytes()))
+        net.enableFusion(False)
+        return net
+    except Exception as error:  # cv2.error, and what its binding raises
+        raise DeconvnetError(f"{caffemodel} cannot be read as the weights of {prototxt}: {_brief(error)}. It may be "
+                             "cut off, or of another network.") from error
+
+
+def _weights_of(net: Callable[[], Any], caffemodel: Path, layer: str) -> list[Tensor]:
+    """What a layer learned, in Caffe's order: weight, bias."""
+    opened = net()
+    try:
+        blobs = [np.array(blob) for blob in opened.getLayer(layer).blobs]
+    except Exception as error:
+        raise DeconvnetError(f"{caffemodel} has no layer {layer}: {_brief(error)}") from error
+    if not blobs:
+        raise DeconvnetError(f"{caffemodel} has no weights for the layer {layer}")
+    return [torch.from_numpy(blob) for blob in blobs]
+
+
+def _compare(net: Any, made: Translation) -> str:
+    """How far the network is from OpenCV's, which must be next to nothing."""
+    card = Card.model_validate({**made.images(), "layers": made.layers})
+    assert card.layers is not None
+    try:
+        ours = build_layers(card.layers, made.state, made.size)
+    except DeconvnetError as error:
+        raise DeconvnetError(f"{made.path}: {error}") from error
+    images = torch.randn(2, 3, made.size, made.size, generator=torch.Generator().manual_seed(0)) * 60
+    try:
+        net.setInput(images.numpy())
+        theirs = torch.from_numpy(net.forward(made.last))
+    except Exception as error:
+        raise DeconvnetError(f"OpenCV cannot run {made.path}: {_brief(error)}") from error
+    with torch.no_grad():
+        found = ours(images)
+    if found.numel() != theirs.numel():
+        raise DeconvnetError(f"{made.path}: the network gives {tuple(found.shape)}, and OpenCV's "
+                             f"{tuple(theirs.shape)}: something in it is read differently")
+    largest = float(theirs.abs().max())
+    apart = float((found.flatten(1) - theirs.reshape(2, -1)).abs().max())
+    if not apart <= TOLERANCE * largest:  # nor is it, where one is not finite
+        raise DeconvnetError(f"{made.path}: the network gives other values than OpenCV's: {apart:.2g} apart, of "
+                             f"{largest:.2g}. Something in it is read differently")
+    return f"on noise, {made.last} differs from OpenCV's by {apart:.1g} at most, of {largest:.2g}"
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
