@@ -66,12 +66,12 @@ def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int =
 
 
 def obstacles(net: nn.Module, layers: Sequence[str] | None = None,
-              size: tuple[int, int] = (224, 224)) -> dict[str, str]:
+              size: tuple[int, int] = (224, 224), channels: int = 3) -> dict[str, str]:
     """Why nothing can be projected from some layers, by name; those from which something can are left out.
 
     ``layers`` defaults to all convolutions and fully connected layers. Raises UsageError where there is no such layer.
     """
-    tape = _record_noise(net, size, 3)
+    tape = _record_noise(net, size, channels)
     if layers is None:
         kinds = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
         layers = [f"{key}#1" if f"{key}#2" in tape.layers else key for key in tape.layers
@@ -104,7 +104,8 @@ def _layer(tape: Tape, name: str, call: Call | None, module: nn.Module) -> Layer
     except DeconvnetError as error:
         obstacle = str(error)
     parameters = sum(p.numel() for p in module.parameters())
-    slides = call and not obstacle and call.name in ("conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+    slides = call and not obstacle and call.name in ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d",
+                                                     "adaptive_avg_pool2d", "adaptive_max_pool2d")
     return Layer(name, type(module).__name__, units, (height, width), sliding(call) if call and slides else None, field,
                  parameters, obstacle)
 
@@ -117,4 +118,5 @@ def _record_noise(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
         return record(net, noise.to(like.device, like.dtype))
     except RuntimeError as error:
         raise DeconvnetError(f"The network cannot take an image of {channels}×{size[0]}×{size[1]}: {error}. "
-                             "Another size may suit it; the network's preprocess decides.") from error
+                             "Another size, or another number of channels, may suit it; the network's preprocess "
+                             "decides.") from error

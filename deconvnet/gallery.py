@@ -81,7 +81,8 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
         top: what ``scan`` found.
         layer: one of its layers.
         units: numbers of feature maps.
-        images: the images of the scan: a tensor (N, 3, H, W), or a Dataset of (3, H, W) or ((3, H, W), label).
+        images: the images of the scan: a tensor (N, C, H, W), or a Dataset of (C, H, W) or ((C, H, W), label), where C
+            is 3, or 1 for grey.
         method, unpool: see ``project``.
         inverse: inputs (n, 3, H, W) → pixels (n, H, W, 3) uint8. By default that of ``images.preprocess`` or
             ``net.preprocess``; where there is neither, each image is stretched from its smallest to its largest value.
@@ -175,7 +176,10 @@ class _Maker:
         entries = [entry for entry in entries if entry.image in inputs]
         if not entries:
             return []
-        batch = torch.stack(list(inputs.values()))                               # (n, 3, H, W)
+        batch = torch.stack(list(inputs.values()))                               # (n, C, H, W)
+        if batch.shape[1] not in (1, 3):
+            raise UsageError(f"the images have {batch.shape[1]} channels, and a picture shows 1 or 3. Choose those to "
+                             "show yourself: deconvnet.project(…).pixels[:, [2, 1, 0]]")
         rows = {number: row for row, number in enumerate(inputs)}
         tape = record_as_far_as(self.net, batch.to(*place_of(self.net)), self.layer)
         shown = self.inverse(batch)                                              # (n, H, W, 3)

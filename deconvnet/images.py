@@ -198,12 +198,14 @@ class Preprocess:
         return self.mean if self.mean_picture is None else self.mean_picture.transpose(1, 2, 0).astype(np.float64)
 
     def view(self, image: Image.Image) -> Image.Image:
-        """What the network sees of an image, as an RGB picture of ``size``×``size`` pixels, grey if that has 1 channel.
-        """
+        """What the network sees of an image, as an RGB picture of ``size``×``size`` pixels; grey where that is all."""
         side = self.size * min(image.size) / self.resize  # of the centre square, in the image's own pixels
         left, top = (image.width - side) / 2, (image.height - side) / 2
-        seen = window(to_rgb(image), (left, top, left + side, top + side), self.size)
-        return seen.convert("L").convert("RGB") if self.channels == 1 else seen
+        return self.seen(window(to_rgb(image), (left, top, left + side, top + side), self.size))
+
+    def seen(self, picture: Image.Image) -> Image.Image:
+        """An RGB picture without the colours that the network does not see."""
+        return picture.convert("L").convert("RGB") if self.channels == 1 else picture
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """The network's input (C, size, size), float32, for one image."""
@@ -216,11 +218,11 @@ class Preprocess:
     def inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         """The pixels (n, H, W, 3) uint8 of RGB pictures as (n, C, H, W) float32, normalised and not resized.
 
-        Where C is 1 they are those of grey pictures, whose three channels are alike, as ``view`` gives them. On the device of the pixels, and the same to the bit on each: what was computed in float64, then rounded.
+        On the device of the pixels, and the same to the bit on each: what was computed in float64, then rounded.
         """
+        pixels = _luma(pixels) if self.channels == 1 else pixels                 # (n, H, W, C)
         if self.mean_picture is not None:
-            seen = pixels[..., :self.channels].cpu().numpy()
-            exact = ((seen / 255 - self._subtracted) / self.std).astype(np.float32)
+            exact = ((pixels.cpu().numpy() / 255 - self._subtracted) / self.std).astype(np.float32)
             return torch.from_numpy(np.ascontiguousarray(exact.transpose(0, 3, 1, 2))).to(pixels.device)
         if pixels.device.type != "cpu":
             table = torch.from_numpy(self._table).to(pixels.device)              # (C, 256)
@@ -242,6 +244,12 @@ class Preprocess:
         values = tensor.detach().cpu().double().movedim(-3, -1).numpy()          # (…, H, W, C)
         pixels = np.clip(np.rint((values * self.std + self._subtracted) * 255), 0, 255).astype(np.uint8)
         return np.repeat(pixels, 3, -1) if self.channels == 1 else pixels
+
+
+def _luma(pixels: torch.Tensor) -> torch.Tensor:
+    """RGB pixels (n, H, W, 3) uint8 in grey (n, H, W, 1), as Pillow rounds it; what is grey stays as it is."""
+    red, green, blue = pixels.int().unbind(-1)
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.uint8)[..., None]
 
 
 def window(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
@@ -458,7 +466,7 @@ class Photographs(Images):
         """What the network sees of one view, as a PIL picture."""
         name, scale, y, x = self._views[index]
         box = (x / scale, y / scale, (x + WINDOW) / scale, (y + WINDOW) / scale)
-        return window(self.photograph(name), box, self.preprocess.size)
+        return self.preprocess.seen(window(self.photograph(name), box, self.preprocess.size))
 
     def photograph(self, name: str) -> Image.Image:
         """The whole photograph that one of the ``classes`` is called by, as a PIL picture."""

@@ -153,7 +153,7 @@ def unshuffle(call: Call, signal: Signal) -> list[Signal]:
 def unpad(call: Call, signal: Signal) -> list[Signal]:
     """What is not on the border that was put around the maps; none of the channels that were added."""
     slide, pads = _slide(call), _pads(bind(call))
-    values = F.pad(signal.values, [0, 0, 0, 0, -pads[4], -pads[5]]).clone()  # zeros may be written into it
+    values = F.pad(signal.values, [0, 0, 0, 0, -pads[4], -pads[5]])
     return [Signal(values, below(signal.origin, slide), signal.image)]
 
 

@@ -137,9 +137,10 @@ def first_filters(net: nn.Module, shown: Sequence[Gallery]) -> np.ndarray | None
     """The filters (units, 3, h, w), where a layer looks at pixels and so can be shown without a deconvnet."""
     module = dict(net.named_modules()).get(shown[0].layer)
     first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
-    if module is not first or not isinstance(module, nn.Conv2d) or module.weight.shape[1] != 3:
+    if module is not first or not isinstance(module, nn.Conv2d) or module.weight.shape[1] not in (1, 3):
         return None
-    return module.weight.detach().cpu().numpy()[[one.unit for one in shown]]
+    filters = module.weight.detach().cpu().expand(-1, 3, -1, -1).numpy()  # grey is repeated
+    return filters[[one.unit for one in shown]]
 
 
 def _write(folder: Path, name: str, sheet: Sheet, origin: Mapping[str, Any]) -> None:

@@ -197,7 +197,8 @@ def blank_scan(images: Any, k: int, per_image: int, shard: tuple[int, int],
     except (TypeError, ValueError) as error:
         raise UsageError(f"provenance must be plain data that JSON can hold: {error}") from error
     if isinstance(images, Tensor) and images.ndim != 4:
-        raise UsageError(f"A tensor of images must be (N, 3, H, W), not {kind(images)}")
+        raise UsageError(f"A tensor of images must be (N, C, H, W), not {kind(images)}; a series is a map of one row "
+                         "(N, C, 1, L)")
     if not (is_indexed(images) or isinstance(images, Iterable)):
         raise UsageError(f"images must be a tensor, a Dataset or an iterable of batches, not {kind(images)}")
     files = [os.fspath(file) for file in _given(images, "files")]

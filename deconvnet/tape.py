@@ -95,7 +95,8 @@ def record(net: nn.Module, images: Tensor) -> Tape:
     DeconvnetError, naming the layer, where a value is NaN or infinite.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
-        raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}")
+        raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}; a series is a "
+                         "map of one row (N, C, 1, L)")
     return record_as_far_as(net, images, None)
 
 

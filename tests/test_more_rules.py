@@ -5,6 +5,7 @@ exchanged; all networks of torchvision; inputs of other shapes than colour pictu
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,14 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import differentiated
+from PIL import Image
 from torch import nn
 
 import deconvnet
-from deconvnet.describe import obstacles
+from deconvnet import cli
+from deconvnet.describe import describe, obstacles
+from deconvnet.errors import UsageError
+from deconvnet.images import Preprocess
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -378,3 +383,157 @@ def test_every_network_of_torchvision_is_mirrored_or_refused_by_name(name):
 
 def test_no_family_of_torchvision_is_forgotten():
     assert {family(name) for name in NAMES} == {*MIRRORED, *REFUSED}
+
+
+# ---- networks of one channel, and of many ----------------------------------------------------------------------------
+
+def of_channels(channels, size=28):
+    """A small network for images of so many channels, MNIST-like."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU(),
+                        nn.Flatten(), nn.Linear(8 * (size // 2 - 2) ** 2, 10)).eval()
+    net.preprocess = Preprocess(size, size, (0.4,), (0.3,)) if channels == 1 else None
+    return net
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+def test_any_number_of_channels_is_scanned_and_projected(channels):
+    net = of_channels(channels)
+    images = torch.randn(5, channels, 28, 28, generator=torch.Generator().manual_seed(1))
+    top = deconvnet.scan(net, images, k=2, progress=False)
+    assert len(describe(net, (28, 28), channels)) == 7 and obstacles(net, None, (28, 28), channels) == {}
+    tape = deconvnet.record(net, images)
+    for layer in ("3", "6"):
+        unit = int(top[layer].maximum.argmax())
+        entry = (int(top[layer].images[unit, 0]), unit, *top[layer].positions[unit, 0].tolist())
+        found = deconvnet.project(tape, layer, [entry])
+        assert found.pixels.shape[1] == channels
+        assert torch.allclose(found.values[0], top[layer].values[unit, 0])
+        assert_same(found.on_canvas(), expected(net, images, layer, [entry], "deconvnet"), 1e-5)
+
+
+def test_a_gallery_of_one_channel_is_grey_and_one_of_many_says_what_to_do():
+    net, images = of_channels(1), torch.rand(6, 1, 28, 28)
+    top = deconvnet.scan(net, images, layers=["3"], k=3, progress=False)
+    (made,) = deconvnet.gallery(net, top, "3", [0], images)
+    assert made.reconstructions.shape[1] == 3 and made.patches.shape[-1] == 3 and made.reconstructions.any()
+    assert (made.reconstructions == made.reconstructions[:, :1]).all() and (made.patches == made.patches[..., :1]).all()
+    net, images = of_channels(4), torch.rand(6, 4, 28, 28)
+    top = deconvnet.scan(net, images, layers=["3"], k=3, progress=False)
+    unit = int(top["3"].maximum.argmax())
+    with pytest.raises(UsageError, match=r"have 4 channels, and a picture shows 1 or 3. Choose .*deconvnet.project"):
+        list(deconvnet.gallery(net, top, "3", [unit], images))
+
+
+GREY_NETWORK = '''
+import torch
+from torch import nn
+import deconvnet.images
+
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 5), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3))
+    net.preprocess = deconvnet.images.Preprocess(28, 28, (0.4,), (0.3,))
+    return net
+'''
+
+
+def test_a_network_of_one_channel_goes_through_every_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grey.py").write_text(GREY_NETWORK, encoding="utf-8")
+    (tmp_path / "images").mkdir()
+    random = np.random.default_rng(0)
+    for n in range(4):
+        Image.fromarray(random.integers(0, 256, (32, 40, 3), dtype=np.uint8)).save(tmp_path / f"images/{n}.png")
+    for command in (["describe", "grey.py:build"],
+                    ["scan", "--model", "grey.py:build", "--images", "images", "--out", "top.safetensors"],
+                    ["gallery", "top.safetensors", "--out", "sheets"], ["atlas", "top.safetensors", "--out", "atlas"]):
+        assert cli.main(command) == 0, capsys.readouterr().err
+    assert (tmp_path / "sheets/3.png").exists() and (tmp_path / "atlas/index.html").exists()
+
+
+def test_the_grey_of_a_picture_is_pillows_and_comes_back_to_the_bit():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8))
+    preprocess = Preprocess(50, 50, (0.4,), (0.3,))
+    made = preprocess(picture)
+    assert made.shape == (1, 50, 50)
+    expected = np.asarray(picture.convert("L"))
+    assert np.array_equal(preprocess.inverse(made), np.repeat(expected[..., None], 3, -1))
+    assert torch.equal(preprocess.tensor(picture), made)
+    assert np.array_equal(np.asarray(preprocess.view(picture))[..., 0], expected)
+    assert torch.allclose(made[0].double(), torch.tensor(expected / 255 - 0.4) / 0.3)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.1, 0.2), (0.1, 0.2)), ((0.1,), (0.1, 0.2, 0.3)), ((), ())])
+def test_a_mean_for_another_number_of_channels_is_refused(mean, std):
+    with pytest.raises(UsageError, match=r"one for networks of one|one number for each"):
+        Preprocess(mean=mean, std=std)
+
+
+class Other(nn.Module):
+    """A convolution, and then something else on what it puts out, flat again."""
+
+    def __init__(self, shape, module):
+        super().__init__()
+        self.conv, self.shape, self.other = nn.Conv2d(3, 4, 3), shape, module
+
+    def forward(self, x):
+        y = self.other(self.conv(x).reshape(-1, *self.shape))
+        return (y[0] if isinstance(y, tuple) else y).reshape(len(x), -1)
+
+
+class Attention(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x)[0]
+
+
+SERIES, VOLUME, DEPENDS = "as maps of one row (N, C, 1, L)", "volumes have no rule", "computed from the image itself"
+OTHER_DIMENSIONS = {  # what it makes of (4, 6, 6); the module; what is said
+    "conv1d": ((4, 36), nn.Conv1d(4, 4, 3), SERIES), "conv3d": ((1, 4, 6, 6), nn.Conv3d(1, 4, 3), VOLUME),
+    "conv_transpose1d": ((4, 36), nn.ConvTranspose1d(4, 4, 3), SERIES),
+    "conv_transpose3d": ((1, 4, 6, 6), nn.ConvTranspose3d(1, 4, 3), VOLUME),
+    "max_pool1d": ((4, 36), nn.MaxPool1d(2), SERIES), "max_pool3d": ((1, 4, 6, 6), nn.MaxPool3d(2), VOLUME),
+    "avg_pool1d": ((4, 36), nn.AvgPool1d(2), SERIES), "avg_pool3d": ((1, 4, 6, 6), nn.AvgPool3d(2), VOLUME),
+    "adaptive_avg_pool1d": ((4, 36), nn.AdaptiveAvgPool1d(1), SERIES),
+    "adaptive_max_pool3d": ((1, 4, 6, 6), nn.AdaptiveMaxPool3d(1), VOLUME),
+    "lstm": ((4, 36), nn.LSTM(36, 4, batch_first=True), DEPENDS), "gru": ((4, 36), nn.GRU(36, 4), DEPENDS),
+    "rnn_tanh": ((4, 36), nn.RNN(36, 4), DEPENDS),
+    "multi_head_attention_forward": ((4, 36), Attention(36, 2), DEPENDS),
+    "linear": ((4, 36), nn.Linear(36, 4), "neither feature maps"),
+    "layer_norm": ((4, 36), nn.LayerNorm(36), DEPENDS), "glu": ((4, 36), nn.GLU(), DEPENDS),
+    "lp_pool2d": ((4, 6, 6), nn.LPPool2d(2, 2), "a norm of its window"),
+    "amax": ((4, 6, 6), Step("amax", lambda x: x.amax((2, 3))), "keeps no switch"),
+    "normalize": ((4, 36), Step("normalize", lambda x: F.normalize(x)), DEPENDS),
+    "elu": ((4, 6, 6), nn.ELU(), "lets some of what is negative through"),
+    "tanh": ((4, 6, 6), nn.Tanh(), "squashes"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_DIMENSIONS)
+def test_what_is_not_on_maps_or_not_linear_is_refused_by_name_with_the_reason(name):
+    shape, module, words = OTHER_DIMENSIONS[name]
+    net = nn.Sequential(Other(shape, module)).eval()
+    message = obstacles(net, ["0"], (8, 8))["0"]
+    assert message.startswith(f"Cannot project through {name} in 0.other: ") and words in message
+    assert deconvnet.record(net, torch.rand(2, 3, 8, 8)).activations("0").ndim == 4  # a scan can look at it
+
+
+@pytest.mark.parametrize("images", [torch.rand(2, 3, 40), torch.rand(2, 1, 5, 8, 8)], ids=["series", "volumes"])
+def test_series_and_volumes_are_refused_with_what_to_do(images):
+    net = nn.Sequential(nn.Conv1d(3, 2, 3) if images.ndim == 3 else nn.Conv3d(1, 2, 3)).eval()
+    for refused in (lambda: deconvnet.record(net, images),
+                    lambda: deconvnet.scan(net, images, layers=["0"], progress=False)):
+        with pytest.raises(UsageError, match=r"\(N, C, H, W\), not .*; a series is a map of one row \(N, C, 1, L\)"):
+            refused()
+
+
+def test_a_series_goes_through_as_maps_of_one_row():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, (1, 5)), nn.ReLU(), nn.MaxPool2d((1, 2)), nn.Conv2d(3, 2, (1, 3))).eval()
+    images = torch.randn(2, 2, 1, 40)
+    tape = deconvnet.record(net, images)
+    units = places(tape, "3")
+    found = deconvnet.project(tape, "3", units)
+    assert found.pixels.shape[2:] == (1, 10)
+    assert_same(found.on_canvas(), expected(net, images, "3", units, "deconvnet"), 1e-5)

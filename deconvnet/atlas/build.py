@@ -51,7 +51,7 @@ def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Seque
     used = {int(n) for layer in layers for n in top[layer].images.flatten() if n >= 0}
     side = next(side for most, side in SIDES if len(used) <= most)
     views = _Views(images, folder / "images", side, used)
-    tape = record(net, torch.zeros(1, 3, *about["size"]).to(*place_of(net)))
+    tape = record(net, torch.zeros(1, images.preprocess.channels, *about["size"]).to(*place_of(net)))
     for layer in layers:
         place = folder / about["folders"][layer]
         if not (place / "units.json").exists():

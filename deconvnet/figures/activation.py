@@ -140,8 +140,8 @@ def inputs(net: Network, images: Images, numbers: Sequence[int]) -> Tensor:
 
 
 def _blank(net: Network) -> Tensor:
-    """An even image (1, 3, H, W): what calls a network makes does not depend on what is in it."""
-    return _like(net).new_zeros(1, 3, net.preprocess.size, net.preprocess.size)
+    """An even image (1, C, H, W): what calls a network makes does not depend on what is in it."""
+    return _like(net).new_zeros(1, net.preprocess.channels, net.preprocess.size, net.preprocess.size)
 
 
 def _like(net: nn.Module) -> Tensor:

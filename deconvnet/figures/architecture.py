@@ -69,7 +69,7 @@ def make(settings: Settings, progress: bool = True) -> Exhibit:
     """The figure and its table."""
     opened = settings.open("figure 3")
     side = settings.size or opened.net.preprocess.size
-    layers = describe(opened.net, (side, side))
+    layers = describe(opened.net, (side, side), opened.net.preprocess.channels)
     blocks = with_fields(blocks_of(_tape(opened.net, side)), layers)
     caption = _caption(opened, side, blocks)
     rows = table(layers)
@@ -84,7 +84,7 @@ def make(settings: Settings, progress: bool = True) -> Exhibit:
 
 def _tape(net: Network, side: int) -> Tape:
     like = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
-    return record(net, torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype))
+    return record(net, torch.zeros(1, net.preprocess.channels, side, side, device=like.device, dtype=like.dtype))
 
 
 def blocks_of(tape: Tape) -> list[Block]:

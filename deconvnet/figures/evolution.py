@@ -298,10 +298,10 @@ def _open(settings: Settings, there: Sequence[int]) -> Opened:
         hashes[str(epoch)] = fingerprint(net)
     images = open_images(settings.images, net.preprocess)
     size = net.preprocess.size
-    probe = scan(net, torch.zeros(1, 3, size, size), layers=list(settings.layers), k=1)
+    probe = scan(net, torch.zeros(1, net.preprocess.channels, size, size), layers=list(settings.layers), k=1)
     if settings.units is not None:
         _choose(probe, settings)
-    for obstacle in obstacles(net, list(settings.layers), (size, size)).values():
+    for obstacle in obstacles(net, list(settings.layers), (size, size), net.preprocess.channels).values():
         raise DeconvnetError(obstacle)
     own = settings.model_dump(mode="json", exclude={"model", "weights", "images"})
     origin = provenance("figure 4", own, net, images, settings.model, settings.weights, settings.images)
