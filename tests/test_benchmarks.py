@@ -193,3 +193,18 @@ def test_the_benchmark_from_files_compares_the_scan_with_its_halves(tmp_path, ca
     assert result["ratios"] == [one["files"] / min(one["decoding"], one["network"]) for one in result["turns"]]
     assert 10_000 < result["bytes"] / result["images"] < 200_000
     assert f"ratio to the slower of the two {result['ratio']:.3f}" in capsys.readouterr().out
+
+
+def test_the_benchmark_from_end_to_end_draws_the_same_by_both_routes(tmp_path, capsys, one_thread) -> None:
+    end_to_end = opened("end_to_end")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Captum's, of the hooks that it sets
+        end_to_end.benchmark(images=6, layers=["conv1", "conv2"], few=1, repetitions=1, clock="cpu",
+                             out=str(tmp_path / "out.json"))
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["units"] == {"conv1": 96, "conv2": 256} and result["sampled"] == {"conv1": 1, "conv2": 1}
+    assert result["difference"] < 1e-5  # else the two do not do the same work
+    (turn,) = result["turns"]
+    assert turn["theirs"]["conv2"] == 256 * turn["sample"]["conv2"] and turn["theirs"]["scan"] == turn["sample"]["scan"]
+    assert result["ratio"] == sum(turn["theirs"].values()) / sum(turn["ours"].values())
+    assert "times as fast" in capsys.readouterr().out
