@@ -3,14 +3,16 @@
 The docstrings are the help. Nothing heavy is imported until a command runs, so that help answers at once.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .errors import DeconvnetError, UsageError
-from .files import writable_folder
+from .files import sole_writer, writable_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +36,9 @@ def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
         out: folder for the sheets (PNG and PDF), the scan, and the numbers behind them.
         seed: of the random choice of units.
     """
-    folder = writable_folder(out)
-    _scan("zfnet", "builtin:photographs-apart", folder / "scan.safetensors", "demo",
-          ["conv1", "conv2", "conv3", "conv4", "conv5"])
+    with _folder(out) as folder:
+        _scan("zfnet", "builtin:photographs-apart", folder / "scan.safetensors", "demo",
+              ["conv1", "conv2", "conv3", "conv4", "conv5"])
     run_gallery(str(folder / "scan.safetensors"), str(folder), seed=seed)
     print(f"All layers on one page: {folder / 'figure2.png'}")
 
@@ -97,7 +99,8 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
     file = _writable_file(out)
     if file.exists():
         print(f"{file} is there already and will be replaced")
-    _scan(model, images, file, weights, _names(layers), top, per_image, batch_size, workers, device, strict)
+    with _alone(file):
+        _scan(model, images, file, weights, _names(layers), top, per_image, batch_size, workers, device, strict)
     print(f"Now: deconvnet gallery {file} --out DIR")
 
 
@@ -139,32 +142,32 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     table(method, unpool)  # says what there is, before the work
     if min(tile, zoom) < 1:
         raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
-    folder = writable_folder(out)
-    top = read_scan(file)
-    chosen = report.choose_units(top, _names(layers), units, random, seed)
-    net, dataset = reopen(top.provenance, model, weights, images)
-    chosen = _mirrored(net, chosen, asked=bool(layers or units))
-    origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
-    pages, drawn, lost = [], [], set()
-    for layer, numbers in chosen.items():
-        shown = []
-        for one in gallery(net, top, layer, numbers, dataset, method=method, unpool=unpool, progress=True):
-            if units:
-                report.write_unit_sheet(folder, one, origin, top.k, contrast, zoom)
-            shown += [one] if len(numbers) <= report.MOST else []
-            drawn.append(report.numbers(one))
-            lost.update(one.missing)
-        if shown:
-            report.write_layer_sheet(folder, net, shown, origin, top.k, contrast, tile)
-        else:
-            print(f"{layer}: no sheet; " + ("no unit fires" if not numbers else "too many units for one"))
-        pages.append(shown if len(drawn) <= report.MOST else [])
-    if len(pages) == len(report.PAPER_MAPS) and all(pages):
-        report.write_figure_2(folder, net, pages, origin, top.k, contrast, tile)
-    report.write_numbers(folder, top, drawn, origin)
-    for name, reason in sorted(lost):
-        print(f"missing since the scan: {name!r}: {reason}")
-    print(f"Sheets and numbers are in {folder}")
+    with _folder(out) as folder:
+        top = read_scan(file)
+        chosen = report.choose_units(top, _names(layers), units, random, seed)
+        net, dataset = reopen(top.provenance, model, weights, images)
+        chosen = _mirrored(net, chosen, asked=bool(layers or units))
+        origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
+        pages, drawn, lost = [], [], set()
+        for layer, numbers in chosen.items():
+            shown = []
+            for one in gallery(net, top, layer, numbers, dataset, method=method, unpool=unpool, progress=True):
+                if units:
+                    report.write_unit_sheet(folder, one, origin, top.k, contrast, zoom)
+                shown += [one] if len(numbers) <= report.MOST else []
+                drawn.append(report.numbers(one))
+                lost.update(one.missing)
+            if shown:
+                report.write_layer_sheet(folder, net, shown, origin, top.k, contrast, tile)
+            else:
+                print(f"{layer}: no sheet; " + ("no unit fires" if not numbers else "too many units for one"))
+            pages.append(shown if len(drawn) <= report.MOST else [])
+        if len(pages) == len(report.PAPER_MAPS) and all(pages):
+            report.write_figure_2(folder, net, pages, origin, top.k, contrast, tile)
+        report.write_numbers(folder, top, drawn, origin)
+        for name, reason in sorted(lost):
+            print(f"missing since the scan: {name!r}: {reason}")
+        print(f"Sheets and numbers are in {folder}")
 
 
 def run_train(config: str, out: str | None = None, data: str | None = None, images: str | None = None,
@@ -221,10 +224,10 @@ def run_figure(number: str, out: str = "deconvnet-figures", config: str | None =
     from . import figures
 
     settings = _settings(figures.settings(number), config, {"model": model, "weights": weights, "images": images})
-    folder = writable_folder(out)
-    exhibit = figures.make(number, settings)
-    files = exhibit.write(folder, f"figure{number}" if number.isdigit() else number)
-    _print_written(exhibit.caption, folder, files)
+    with _folder(out) as folder:
+        exhibit = figures.make(number, settings)
+        files = exhibit.write(folder, f"figure{number}" if number.isdigit() else number)
+        _print_written(exhibit.caption, folder, files)
 
 
 def run_table(number: str, out: str = "deconvnet-tables", config: str | None = None, model: str | None = None,
@@ -245,11 +248,11 @@ def run_table(number: str, out: str = "deconvnet-tables", config: str | None = N
     from . import tables
 
     settings = _settings(tables.settings(number), config, {"model": model, "weights": weights, "images": images})
-    folder = writable_folder(out)
-    table = tables.make(number, settings)
-    files = table.write(folder, f"table{number}")
-    _print_table("", table.heads, table.cells())
-    _print_written(table.caption, folder, files)
+    with _folder(out) as folder:
+        table = tables.make(number, settings)
+        files = table.write(folder, f"table{number}")
+        _print_table("", table.heads, table.cells())
+        _print_written(table.caption, folder, files)
 
 
 def run_compare(model1: str, model2: str, weights1: str | None = None, weights2: str | None = None,
@@ -270,13 +273,13 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
     """
     from .figures import selection
 
-    folder = writable_folder(out)
-    left, right = selection.Side(model=model1, weights=weights1), selection.Side(model=model2, weights=weights2)
-    chosen = selection.Settings(left=left, right=right, unrestrained=None, images=images)
-    exhibit, table = selection.compare(chosen)
-    files = [*exhibit.write(folder, "compare"), *table.write(folder, "compare_table")]
-    _print_table("", table.heads, table.cells())
-    _print_written(exhibit.caption, folder, files)
+    with _folder(out) as folder:
+        left, right = selection.Side(model=model1, weights=weights1), selection.Side(model=model2, weights=weights2)
+        chosen = selection.Settings(left=left, right=right, unrestrained=None, images=images)
+        exhibit, table = selection.compare(chosen)
+        files = [*exhibit.write(folder, "compare"), *table.write(folder, "compare_table")]
+        _print_table("", table.heads, table.cells())
+        _print_written(exhibit.caption, folder, files)
 
 
 def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None = None, beside: str | None = None,
@@ -304,24 +307,24 @@ def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None
     """
     from .atlas import pages
 
-    folder = writable_folder(out)
-    words = _labels(file, labels)
-    left = _atlas(file, folder, _names(layers), (model, weights, images))
-    if beside is None:
-        one = pages.load(folder, words, *pages.beside(folder))
-        pages.write(folder, one, progress=True)
-    else:
-        right = _atlas(beside, writable_folder(folder / "beside"), None, (model2, weights2, images))
-        one = pages.load(folder, words, "both/index.html", right)
-        other = pages.load(folder / "beside", None, "../both/index.html", left)
-        pages.write(folder, one, progress=True)
-        pages.write(folder / "beside", other, progress=True)
-        pages.write_both(folder, one, other)
-    if hidden := [layer for layer in words if layer not in one.about["folders"]]:
-        print(f"There are labels of layers that are not in this atlas: {', '.join(hidden)}")
-    if beside is None and (folder / "both").exists():
-        print(f"{folder / 'both'} is as it was: to renew the pages of two networks, give --beside again")
-    print(f"Open {folder / 'index.html'} in a browser")
+    with _folder(out) as folder:
+        words = _labels(file, labels)
+        left = _atlas(file, folder, _names(layers), (model, weights, images))
+        if beside is None:
+            one = pages.load(folder, words, *pages.beside(folder))
+            pages.write(folder, one, progress=True)
+        else:
+            right = _atlas(beside, writable_folder(folder / "beside"), None, (model2, weights2, images))
+            one = pages.load(folder, words, "both/index.html", right)
+            other = pages.load(folder / "beside", None, "../both/index.html", left)
+            pages.write(folder, one, progress=True)
+            pages.write(folder / "beside", other, progress=True)
+            pages.write_both(folder, one, other)
+        if hidden := [layer for layer in words if layer not in one.about["folders"]]:
+            print(f"There are labels of layers that are not in this atlas: {', '.join(hidden)}")
+        if beside is None and (folder / "both").exists():
+            print(f"{folder / 'both'} is as it was: to renew the pages of two networks, give --beside again")
+        print(f"Open {folder / 'index.html'} in a browser")
 
 
 def run_serve(folder: str, port: int | None = None, model: str | None = None, weights: str | None = None) -> None:
@@ -488,6 +491,19 @@ def _writable_file(path: str | Path) -> Path:
         raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
     writable_folder(file.parent)
     return file
+
+
+@contextmanager
+def _folder(path: str | Path) -> Iterator[Path]:
+    """The folder, made if need be, while no other command writes in it. DeconvnetError where that cannot be."""
+    folder = writable_folder(path)
+    with _alone(folder, os.environ.get("RANK", "0") == "0"):
+        yield folder
+
+
+def _alone(path: Path, first: bool = True) -> AbstractContextManager[None]:
+    """While no other command writes a file or in a folder; of processes that write together the first sees to it."""
+    return sole_writer(path) if first else nullcontext()
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -21,6 +21,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+LOCK = ".lock"  # the file that says who writes in its folder
 _BEGUN = re.compile(r"\.[0-9a-f]{8}-\d+-\d+\.part")  # what a process and thread had not yet finished when it was killed
 
 
@@ -76,8 +77,8 @@ def made_folder(path: Path) -> Path:
 
 
 def begun(path: Path) -> bool:
-    """Whether ``write_whole`` had begun to write this file and was killed, or is still at it."""
-    return _BEGUN.fullmatch(path.name) is not None
+    """Whether ``write_whole`` had begun to write this file, or somebody put it there who writes in its folder."""
+    return _BEGUN.fullmatch(path.name) is not None or path.name == LOCK
 
 
 def sweep(folder: Path) -> None:
@@ -114,9 +115,6 @@ def writable_folder(path: str | Path) -> Path:
 
 
 # ---- one process at a time ----
-
-LOCK = ".lock"
-"""The name, in a folder, of the file that says who writes there."""
 
 _held: set[int] = set()  # descriptors of the locks of this process
 
