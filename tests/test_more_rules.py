@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from oracles import differentiated
 from PIL import Image
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 import deconvnet
 from deconvnet import cli
@@ -307,6 +308,137 @@ def test_in_single_precision_too(drawn):
 def test_many_generated_networks_are_differentiated_with_their_own_rectifiers(method, drawn):
     net, images = drawn
     check(net, images, method, 1e-12)
+
+
+# ---- by hand, and one by one -----------------------------------------------------------------------------------------
+
+def pixel(between, image, second=1.0):
+    """What comes down to one pixel: a convolution of one weight, 1, something, and one of weight ``second``."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), between, nn.Conv2d(1, 1, 1, bias=False)).eval()
+    net[0].weight.data.fill_(1)
+    net[2].weight.data.fill_(second)
+    return deconvnet.project(deconvnet.record(net, torch.full((1, 1, 1, 1), image)), "2", [(0, 0, 0, 0)]).pixels.item()
+
+
+def test_what_is_negative_comes_through_a_leaky_rectifier_with_its_slope():
+    assert pixel(nn.ReLU(), -4.0, -1) == 0
+    assert pixel(nn.LeakyReLU(0.25), -4.0, -1) == -0.25  # −4 · 0.25 · −1 = 1 goes up; 1 · −1 · 0.25 comes down
+    assert pixel(nn.LeakyReLU(0.25), 4.0, 2) == 16       # 8 goes up, 8 · 2 comes down
+    assert pixel(nn.PReLU(init=0.5), -4.0, -1) == -1
+
+
+def test_an_upper_bound_has_no_part_in_the_way_down():
+    assert pixel(nn.ReLU6(), 3.0, 10) == 300  # 30 goes up; 300 comes down, and not 6
+    assert pixel(nn.Hardtanh(0, 2), 3.0, 10) == 200
+
+
+def shuffled(groups):
+    def shuffle(x):
+        n, c, h, w = x.shape
+        return x.reshape(n, groups, c // groups, h, w).permute(0, 2, 1, 3, 4).reshape(n, c, h, w)
+    return shuffle
+
+
+MOVES = {  # on (2, 6, 8, 6)
+    "shuffle, 2": nn.ChannelShuffle(2), "shuffle, 3": nn.ChannelShuffle(3), "by hand, 2": shuffled(2),
+    "by hand, 3": shuffled(3), "chunk": lambda x: x.chunk(4, 1)[1],
+    "last chunk": lambda x: torch.chunk(x, 4, dim=-3)[2],
+    "split": lambda x: torch.split(x, [1, 3, 2], 1)[1], "unbind": lambda x: x.unbind(1)[3].unsqueeze(1),
+    "narrow": lambda x: x.narrow(1, 2, 3), "narrow rows": lambda x: torch.narrow(x, 2, 3, 4),
+    "select": lambda x: x.select(1, 4)[:, None], "flip": lambda x: x.flip(1), "last": lambda x: x[:, -1:],
+    "every other": lambda x: x[:, ::2, 1::2, 2::3], "cropped": lambda x: x[..., 1:-1, 2:],
+    "one channel twice": lambda x: x[:, [5, 0, 0]],
+    "by a mask": lambda x: x[:, torch.tensor([True, False] * 3)], "new axes": lambda x: x[:, None, :, :, :].squeeze(1),
+    "regrouped": lambda x: x.view(2, 3, 2, 8, 6)[:, 1], "unflatten": lambda x: x.unflatten(1, (2, 3))[:, :, 0],
+    "transposed groups": lambda x: x.view(2, 3, 2, 8, 6).transpose(1, 2).reshape(2, 6, 8, 6),
+    "parts exchanged": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "part used twice": lambda x: x.chunk(2, 1)[0] * 2,
+    "row of one": lambda x: x[:, :, 3:4], "padded": lambda x: F.pad(x, (1, 2, 3, -2), value=7.0),
+    "channels padded": lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)), "cut": lambda x: F.pad(x, (-1, -2)),
+    "maximum of all": lambda x: F.adaptive_max_pool2d(x, 1), "maxima": lambda x: F.adaptive_max_pool2d(x, (4, 3)),
+    "maximum and switches": lambda x: F.adaptive_max_pool2d(x, (None, 2), return_indices=True)[0],
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_every_way_to_move_values_is_undone(name):
+    torch.manual_seed(0)
+    step = MOVES[name] if isinstance(MOVES[name], nn.Module) else Step(name, MOVES[name])
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), step).double().eval()
+    images = torch.randn(2, 3, 10, 8, dtype=torch.float64)
+    maps = deconvnet.record(net, images).activations("1")
+    units = [(1, *place) for place in (maps[1] > 0).nonzero()[::3].tolist()]
+    wanted = differentiated(net, images, "1", units)
+    assert wanted.any()
+    found = deconvnet.project(deconvnet.record(net, images), "1", units)
+    assert torch.allclose(found.on_canvas(), wanted, rtol=1e-12, atol=1e-14)
+    if "max" not in name:  # where a maximum lies is not known before it is seen
+        assert found.pixels.shape[2:] == (3, 3)
+
+
+@pytest.mark.parametrize("sides", [(1, 1, 1, 1), (0, 2, 1, 0)])
+def test_a_border_of_minus_infinity_is_the_padding_of_a_maximum(sides):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConstantPad2d(sides, -torch.inf), nn.MaxPool2d(3, 2), nn.Conv2d(4, 2, 2))
+    images = torch.randn(2, 3, 10, 11)
+    tape = deconvnet.record(net.eval(), images)
+    units = places(tape, "3")
+    found = deconvnet.project(tape, "3", units).on_canvas()
+    assert_same(found, expected(net, images, "3", units, "gradient"), 1e-5)
+    if set(sides) == {1}:
+        usual = nn.Sequential(net[0], nn.Identity(), nn.MaxPool2d(3, 2, 1), net[3])
+        assert torch.equal(found, deconvnet.project(deconvnet.record(usual, images), "3", units).on_canvas())
+
+
+def test_batch_normalisation_folded_into_its_convolution_gives_the_same_projections():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4),
+                        nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, 2)).double().eval()
+    with torch.no_grad():
+        for norm in (net[1], net[4]):
+            for tensor in (norm.running_mean, norm.bias):
+                tensor.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.normal_()  # some are negative
+    folded = nn.Sequential(*(fuse_conv_bn_eval(net[n], net[n + 1]) if n in (0, 3) else net[n] for n in (0, 2, 3, 5, 6)))
+    images = torch.randn(2, 3, 14, 14, dtype=torch.float64)
+    before, after = deconvnet.record(net, images), deconvnet.record(folded, images)
+    units = places(before, "6")
+    assert deconvnet.project(before, "6", units).pixels.any()
+    assert_same(deconvnet.project(after, "4", units).pixels, deconvnet.project(before, "6", units).pixels, 1e-12)
+
+
+def test_without_switches_a_projection_knows_nothing_of_its_image():
+    """All-convolutional (Springenberg et al. 2014): of two images, one unit's projections differ in strength alone."""
+    def alike(pooling):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), pooling, nn.Conv2d(8, 8, 3), nn.ReLU(),
+                            nn.Conv2d(8, 4, 3, 2))
+        images = torch.rand(2, 3, 20, 20)
+        tape = deconvnet.record(net.eval(), images)
+        unit = int(tape.activations("5")[:, :, 1, 1].amin(0).argmax())
+        found = deconvnet.project(tape, "5", [(0, unit, 1, 1), (1, unit, 1, 1)])
+        assert (found.values > 0).all() and found.pixels.any()
+        one, other = found.pixels / found.values[:, None, None, None]
+        assert_same(found.on_canvas(), expected(net, images, "5", [(n, unit, 1, 1) for n in (0, 1)], "deconvnet"), 1e-5)
+        return torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+    assert alike(nn.Conv2d(8, 8, 3, 2, groups=2)) and not alike(nn.MaxPool2d(2))
+
+
+@pytest.mark.parametrize("net", [
+    nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.Conv2d(4, 2, 3)),
+    nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3)),
+    nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Upsample(scale_factor=3), nn.Conv2d(4, 2, 3, 2)),
+], ids=["transposed", "enlarged", "enlarged by 3, reduced by 2"])
+def test_the_field_of_what_was_enlarged_is_all_that_its_units_see(net):
+    layer = str(len(net) - 1)
+    field = deconvnet.receptive_field(net, layer, (24, 24))
+    assert field.stride == (0, 0)  # no one stride moves it
+    image = torch.zeros(1, 3, 24, 24, requires_grad=True)
+    maps = net(image)
+    for y in range(maps.shape[2]):
+        reached = torch.autograd.grad(maps[0, :, y].sum(), image, retain_graph=True)[0].abs().sum((0, 1, 3)).nonzero()
+        assert field.start[0] <= int(reached.min()) and int(reached.max()) < field.start[0] + field.size[0]
 
 
 # ---- the networks of torchvision -------------------------------------------------------------------------------------

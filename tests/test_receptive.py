@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.receptive import Box, Field, Sliding, pair
+from deconvnet.receptive import Box, Field, Sliding, Spreading, pair
 
 pairs = st.tuples(st.integers(1, 7), st.integers(1, 7))
 boxes = st.builds(Box, st.tuples(st.integers(-9, 9), st.integers(-9, 9)), pairs)
@@ -38,6 +38,23 @@ def test_a_pair_is_made_of_one_number_or_two(given, expected):
 @given(slidings, boxes)
 def test_the_box_below_is_the_hull_of_what_its_cells_look_at(slide, box):
     assert slide.below(box) == hull(set().union(*(looked_at(slide, *cell) for cell in cells(box))))
+
+
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@given(slidings, boxes)
+def test_the_box_below_what_was_spread_is_the_hull_of_the_cells_that_reach_it(slide, box):
+    spread = Spreading(slide.kernel, slide.stride, slide.padding, slide.dilation)
+    below = spread.below(box)
+    for axis in (0, 1):
+        first, size = below.start[axis], below.size[axis]
+        wanted = range(box.start[axis], box.start[axis] + box.size[axis])
+        reaching = [cell for cell in range(-60, 60) if any(
+            cell * slide.stride[axis] - slide.padding[axis] + tap * slide.dilation[axis] in wanted
+            for tap in range(slide.kernel[axis]))]
+        assert size <= spread.extent(box.size)[axis]
+        assert all(first <= cell < first + size for cell in reaching)
+        if slide.dilation[axis] == 1 and slide.kernel[axis] >= slide.stride[axis]:  # else there may be gaps
+            assert reaching == list(range(first, first + size))
 
 
 @settings(max_examples=100, derandomize=True, database=None, deadline=None)
