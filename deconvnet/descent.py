@@ -12,11 +12,13 @@ from torch import Tensor
 
 from .inverses import (
     DECONVNET,
+    filter_again,
     filter_transposed,
     rectify,
     scale,
     share,
     sliding,
+    slope_of,
     spread,
     spread_adaptive,
     spread_mean,
@@ -62,8 +64,8 @@ class Stage:
     count: int = 0
 
 
-_STEPS = {unpool: "unpool", rectify: "rectify", filter_transposed: "filter", weigh: "filter", spread: "spread",
-          spread_adaptive: "spread", spread_mean: "spread"}
+_STEPS = {unpool: "unpool", rectify: "rectify", filter_transposed: "filter", filter_again: "filter", weigh: "filter",
+          spread: "spread", spread_adaptive: "spread", spread_mean: "spread"}
 _PASSED = {"local_response_norm": "contrast norm. passed through", "batch_norm": "times batch norm's scale",
            "cat": "split into the parts"}
 
@@ -186,9 +188,12 @@ def _before(tape: Tape, number: int) -> Tensor:
 
 
 def _how(call: Call) -> str:
-    """The kernel and stride of a call, such as ``3×3, stride 2``."""
+    """The kernel and stride of a call, such as ``3×3, stride 2``; of a leaky ReLU its slope."""
+    if DECONVNET[call.function] is rectify:
+        slope = slope_of(call)
+        return "learned slopes" if isinstance(slope, Tensor) else f"slope {slope:g}" if slope else ""
     slide = sliding(call)
-    if DECONVNET[call.function] is rectify or slide is None:
+    if slide is None:
         return ""
     stride = str(slide.stride[0]) if slide.stride[0] == slide.stride[1] else f"{slide.stride[0]}×{slide.stride[1]}"
     return f"{slide.kernel[0]}×{slide.kernel[1]}, stride {stride}"

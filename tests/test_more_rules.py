@@ -352,6 +352,7 @@ MOVES = {  # on (2, 6, 8, 6)
     "regrouped": lambda x: x.view(2, 3, 2, 8, 6)[:, 1], "unflatten": lambda x: x.unflatten(1, (2, 3))[:, :, 0],
     "transposed groups": lambda x: x.view(2, 3, 2, 8, 6).transpose(1, 2).reshape(2, 6, 8, 6),
     "parts exchanged": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "part used twice": lambda x: x.chunk(2, 1)[0] * 2,
+    "negated": lambda x: -x, "subtracted from": lambda x: 1 - x, "a difference": lambda x: x[:, :3] - 3 * x[:, 3:],
     "row of one": lambda x: x[:, :, 3:4], "padded": lambda x: F.pad(x, (1, 2, 3, -2), value=7.0),
     "channels padded": lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)), "cut": lambda x: F.pad(x, (-1, -2)),
     "maximum of all": lambda x: F.adaptive_max_pool2d(x, 1), "maxima": lambda x: F.adaptive_max_pool2d(x, (4, 3)),

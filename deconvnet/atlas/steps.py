@@ -19,7 +19,7 @@ def sentence(step: dict[str, Any], above: dict[str, Any], last: bool) -> str:
     told = {
         "seed": f"One activation of{name} keeps its value; all else in the layer is zero.",
         "unpool": f"Unpool{name}: each value goes to its switch, those that meet are summed, the rest is zero.",
-        "rectify": f"Rectify{name}: what is negative becomes zero.",
+        "rectify": f"Rectify{name}: what is negative " + ("shrinks." if how else "becomes zero."),
         "filter": f"Filter{name} with the transposed filters: {maps}.",
         "spread": f"Spread{name}: each value is shared evenly over its window.",
         "pass": "On to pixels: what lies between is passed through.",

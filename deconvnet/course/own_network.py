@@ -101,6 +101,7 @@ def zoo() -> dict[str, nn.Module]:
 _TRAVELS = {
     "ReLU": "the signal is rectified",
     "functional ReLU, in place": "calls are recorded, not modules, and the values are kept before they are overwritten",
+    "leaky ReLU": "the signal goes through the same rectifier: what is negative is multiplied by its slope",
     "batch norm, evaluating": "it is a scale per channel",
     "dropout, evaluating": "it does nothing",
     "average pooling": "it is a filter of equal weights, and these are transposed",

@@ -228,7 +228,7 @@ print(list(zoo))
 def refused():
     """The names, as a set, of those networks of the zoo from which nothing can be projected."""
     # solution: return {"…", "…"}, of the names that the cell above prints
-    return {"leaky ReLU", "sigmoid", "GELU", "batch norm, training", "group norm", "dropout, training", "gate"}
+    return {"sigmoid", "GELU", "batch norm, training", "group norm", "dropout, training", "gate"}
     # end of solution
 
 # %% tags=["check"]
@@ -240,9 +240,10 @@ for name in zoo:
     print(f"{name:26} {problem}")
 
 # %% [markdown]
-# * **Sigmoid, GELU, leaky ReLU.** The deconvnet rectifies the signal because the activations below are positive. These
-#   functions let negative values through, or bend what passes; the paper has no rule for them. *Remedy*: look at the
-#   layers below, or train the network with ReLU. To exchange it afterwards makes another network.
+# * **Sigmoid, GELU.** The deconvnet rectifies the signal because the activations below are positive. These functions
+#   squash or bend what passes; the paper has no rule for them. *Remedy*: look at the layers below, or train the network
+#   with ReLU. To exchange it afterwards makes another network. **Leaky ReLU** is a ReLU but for its slope: the paper
+#   passes the signal through the network's own rectifier, and so does this project, slope and all.
 # * **Batch norm and dropout in training mode.** The result depends on the other images of the batch, or on chance: the
 #   same activation would have another picture each time. *Remedy*: `net.eval()`.
 # * **Group norm, attention, gates.** What multiplies the signal is computed from the image itself, so that there are no
@@ -261,11 +262,11 @@ for name in zoo:
 # the nine patches of every unit of any network.
 
 # %%
-leaky = zoo["leaky ReLU"]
+gelu = zoo["GELU"]
 tiles = torch.randn(20, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-print(deconvnet.scan(leaky, tiles, layers=["conv2"], progress=False))
+print(deconvnet.scan(gelu, tiles, layers=["conv2"], progress=False))
 try:
-    deconvnet.project(deconvnet.record(leaky, tiles), "conv2", [(0, 0, 5, 5)])
+    deconvnet.project(deconvnet.record(gelu, tiles), "conv2", [(0, 0, 5, 5)])
 except deconvnet.DeconvnetError as error:
     print("DeconvnetError:", error)
 

@@ -49,7 +49,8 @@ def test_the_zoo_leaves_torchs_random_numbers_alone_and_tells_all_that_travels()
 # ---- what is refused ----
 
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda names: names - {"leaky ReLU"}, "^leaky ReLU: it is refused. Cannot project through leaky_relu"),
+    (lambda names: names - {"GELU"}, "^GELU: it is refused. Cannot project through gelu"),
+    (lambda names: names | {"leaky ReLU"}, "it is not refused. On the way down the signal goes through the same rect"),
     (lambda names: names - {"batch norm, training"}, "it is refused. .*training mode; call net.eval"),
     (lambda names: names - {"gate"}, "^gate: it is refused. Cannot project through mul"),
     (lambda names: names | {"batch norm, evaluating"}, "it is not refused. On the way down it is a scale per channel"),
@@ -129,7 +130,7 @@ def _build(between=nn.ReLU, pools=2, outputs=4, name="last", evaluating=True, ke
 @pytest.mark.parametrize(("wrong", "words"), [
     (lambda: _build(evaluating=False), "in training mode. End in return net.eval"),
     (lambda: _build(nn.Sigmoid), "nothing can be projected from last. Cannot project through sigmoid in relu1"),
-    (lambda: _build(nn.LeakyReLU), "Cannot project through leaky_relu in relu1"),
+    (lambda: _build(nn.GELU), "Cannot project through gelu in relu1"),
     (lambda: _build(pools=0), "sees 9×9 pixels; expected were at least 20, about half"),
     (lambda: _build(pools=4), "sees 84×84 pixels, more than the image has"),
     (lambda: _build(outputs=10), r"two images .* \(2, 10\) came; expected were scores \(2, 4\)"),
