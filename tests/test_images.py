@@ -21,6 +21,7 @@ from PIL import Image
 from deconvnet.errors import UnreadableImage, UsageError
 from deconvnet.images import (
     ENDINGS,
+    PHOTOGRAPHS,
     ImageFolder,
     Photographs,
     Preprocess,
@@ -247,6 +248,59 @@ def test_senseless_preprocessing_is_refused(wrong):
 
 def test_preprocessing_from_lists_equals_the_same_from_tuples():
     assert Preprocess(mean=[0, 0, 0], std=[1, 1, 1]) == Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+# ---- pictures decoded at a part of their size ----
+
+
+def photograph(name="coffee", size=(640, 480)):
+    return Photographs(Preprocess()).photograph(name).resize(size)
+
+
+@pytest.mark.parametrize("enough, size", [(None, (640, 480)), (481, (640, 480)), (241, (640, 480)), (240, (320, 240)),
+                                          (121, (320, 240)), (120, (160, 120)), (60, (80, 60)), (1, (80, 60))])
+def test_a_jpeg_comes_at_the_smallest_size_that_is_enough(enough, size):
+    content = encode(photograph(), "JPEG", quality=90)
+    image = decode_image(content, "x.jpg", enough=enough)
+    assert image.size == size
+    if size == (640, 480):
+        assert np.array_equal(np.asarray(image), np.asarray(decode_image(content, "x.jpg")))
+
+
+@pytest.mark.parametrize("form, mode", [("PNG", "RGB"), ("WEBP", "RGB"), ("JPEG", "RGB"), ("JPEG", "L"),
+                                        ("JPEG", "CMYK")])
+def test_other_formats_come_whole_and_a_part_is_turned_as_the_whole_is(form, mode, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph().convert(mode).save(tmp_path / "x", form, exif=exif)
+    whole, part = read_image(tmp_path / "x"), read_image(tmp_path / "x", enough=200)
+    assert whole.size == (480, 640) and part.size == ((240, 320) if form == "JPEG" else whole.size)
+    smaller = np.asarray(whole.resize(part.size, Image.Resampling.BOX), dtype=float)
+    assert part.mode == "RGB" and np.abs(np.asarray(part) - smaller).mean() < 4  # upright, and of the same colours
+
+
+def test_reduced_views_differ_by_what_is_said_of_them():
+    plain, reduced = Preprocess(56, 64), Preprocess(56, 64, reduced=True)
+    assert (plain.enough, reduced.enough) == (None, 128)
+    differences = []
+    for name in PHOTOGRAPHS:
+        content = encode(photograph(name), "JPEG", quality=92)
+        whole = np.asarray(plain.view(decode_image(content, name, enough=plain.enough)), dtype=int)
+        part = decode_image(content, name, enough=reduced.enough)
+        assert part.size == (320, 240)
+        differences.append(np.abs(np.asarray(reduced.view(part)) - whole))
+    assert 0 < np.mean(differences) < 2 and np.quantile(differences, 0.99) < 16
+
+
+def test_a_folder_is_reduced_where_its_preprocessing_says_so_and_the_settings_tell(tmp_path):
+    photograph().save(tmp_path / "a.jpg")
+    plain, reduced = (ImageFolder(tmp_path, Preprocess(56, 64, reduced=reduced)) for reduced in (False, True))
+    whole = read_image(tmp_path / "a.jpg")
+    assert plain.picture(0).size == reduced.picture(0).size == (640, 480)
+    assert np.array_equal(plain.image(0), np.asarray(plain.preprocess.view(whole)))
+    assert not np.array_equal(plain.image(0), reduced.image(0))
+    assert "reduced" not in plain.preprocess.settings() and plain.preprocess != reduced.preprocess
+    assert Preprocess(**reduced.preprocess.settings()) == reduced.preprocess
 
 
 # ---- folders ----
