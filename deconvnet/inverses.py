@@ -523,7 +523,9 @@ def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
     operation = OPERATIONS[call.function]
     odd = [tuple(t.shape) for t in call.given if t.ndim not in operation.axes]
     if odd:
-        return f"it takes {odd[0]}, which is neither feature maps (N, C, H, W) nor flat (N, C)"
+        flat = f"it takes what is flat, {odd[0]}; only for feature maps (N, C, H, W) has it a rule"
+        other = f"it takes {odd[0]}, which is neither feature maps (N, C, H, W) nor flat (N, C)"
+        return flat if len(odd[0]) == 2 else other
     if call.kwargs.get("out") is not None:
         return "it writes into an argument of its own (out=); leave that out"
     a = bind(call)

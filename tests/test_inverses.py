@@ -268,6 +268,8 @@ REFUSED = {
     "mean, of a row": (Step(lambda x: x.mean(3, keepdim=True)), "only the mean over the whole map"),
     "flatten, of rows": (Step(lambda x: x.flatten(2).flatten(1)), "neither feature maps"),
     "view, as other maps": (Step(lambda x: x.view(2, 2, 12, 6)), "only flattening"),
+    "pad, of what is flat": (Step(lambda x: F.pad(x.flatten(1), (0, 1))), "only for feature maps"),
+    "chunk, of what is flat": (Step(lambda x: x.flatten(1).chunk(2, 1)[0]), "only for feature maps"),
     "linear, on maps": (nn.Linear(6, 6), "only what is flat"),
     "conv2d, with filters from the image": (Step(lambda x: F.conv2d(x, x[:, :, :2, :2])),
                                             "its weights depend on the image"),
