@@ -4,9 +4,9 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
@@ -153,40 +153,42 @@ def _load(numbered: _Numbered, chunks: Any, collate: Callable[[list[_Item]], Any
                         generator=torch.Generator())  # its own: the caller's random numbers stay as they are
     iterator: Any = None
     there: Sequence[BaseProcess] = ()
+    told = None  # torch's handler, which raises an error wherever the program is: it is heard where we wait for a batch
     try:
         with uninterrupted():
             iterator = iter(loader)
             there = getattr(iterator, "_workers", ())
-        with _deaths_unheard():
-            yield from iterator
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+        told = _on_deaths(signal.SIG_DFL)
+        while True:
+            _on_deaths(told)
+            batch = next(iterator, None)
+            _on_deaths(signal.SIG_DFL)
+            if batch is None:
+                return
+            yield batch
+    except (RuntimeError, OSError, EOFError) as error:  # OSError, EOFError: while it handed over what it had read
+        if not wait([worker.sentinel for worker in there], timeout=1):
             raise
-        raise _Died(", ".join(_how_it_ended(worker) for worker in there if worker.exitcode) or str(error)) from error
+        raise _Died(", ".join(_how_it_ended(worker) for worker in there if worker.exitcode is not None)) from error
     finally:
-        with _deaths_unheard():
-            for worker in there:
-                worker.kill()
-                worker.join()
-            del iterator
+        now = _on_deaths(signal.SIG_DFL)
+        for worker in there:
+            worker.kill()
+            worker.join()
+        del iterator
+        _on_deaths(told or now)
 
 
-@contextmanager
-def _deaths_unheard() -> Iterator[None]:
-    """While it lasts, torch raises no error wherever the program is when a worker dies; its loader still does."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        yield
-        return
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
+def _on_deaths(handler: Any) -> Any:
+    """Sets what is done when a process ends that this one began; what was done before, or None where that cannot be."""
+    if handler is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return None
+    return signal.signal(signal.SIGCHLD, handler)
 
 
 def _how_it_ended(process: BaseProcess) -> str:
-    code = process.exitcode or 0
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    code = process.exitcode
+    return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
 
 
 def _as_inputs(batch: Batch, images: Pixels, device: torch.device | None) -> Batch:

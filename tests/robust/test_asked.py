@@ -110,6 +110,7 @@ def test_asked_twice_it_leaves_at_once(name, ends):
 
 @everywhere
 @pytest.mark.extended
+@pytest.mark.timeout(3600)
 def test_every_command_at_every_moment(tmp_path):
     cases = dict([*scans(), *commands()])
     assert len(cases) == 4 * 3 * 2 + 7 * 2
