@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .batches import Batch, kind
 from .contrast import FastContrast
 from .errors import DeconvnetError, UsageError
+from .rows import EvenRows
 from .scanned import LayerScan, Scan
 from .tape import Enough, count_calls, resolve, watch
 from .topk import Found, NotFinite
@@ -51,7 +52,7 @@ class Forward:
                 if len(found) == len(self.names):
                     raise Enough
 
-        with watch(self.net, take), suppress(Enough), FastContrast():
+        with watch(self.net, take), suppress(Enough), FastContrast(), EvenRows():
             self.net(images.contiguous(memory_format=self.format))
         return found
 
