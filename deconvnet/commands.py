@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .describe import Layer
     from .images import Images
     from .network import Network
+    from .processes import Here
     from .scanned import Scan
     from .settings import Part
 
@@ -36,9 +38,11 @@ def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
         out: folder for the sheets (PNG and PDF), the scan, and the numbers behind them.
         seed: of the random choice of units.
     """
-    with _folder(out) as folder:
+    from .processes import processes
+
+    with _folder(out) as folder, processes() as here:
         _scan("zfnet", "builtin:photographs-apart", folder / "scan.safetensors", "demo",
-              ["conv1", "conv2", "conv3", "conv4", "conv5"])
+              ["conv1", "conv2", "conv3", "conv4", "conv5"], here)
     run_gallery(str(folder / "scan.safetensors"), str(folder), seed=seed)
     print(f"All layers on one page: {folder / 'figure2.png'}")
 
@@ -61,7 +65,7 @@ def run_describe(model: str, weights: str | None = None, size: int | None = None
     if size is not None and size < 1:
         raise UsageError(f"--size must be at least 1: {size}")
     side = net.preprocess.size if size is None else size
-    layers = describe(net, (side, side))
+    layers = describe(net, (side, side), net.preprocess.channels)
     total = sum(p.numel() for p in net.parameters())
     heads = ("layer", "kind", "units", "map", "kernel", "stride", "padding", "field", "every", "from", "parameters",
              "mirrored")
@@ -81,10 +85,16 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
     Also which units never fire, which fire for everything and, where there are classes, which prefer one. The same
     command again goes on where an earlier one was cut off. Then: deconvnet gallery FILE --out DIR
 
+    On several GPUs, or many cores: torchrun --nproc-per-node 4 --no-python deconvnet scan … Each process goes through
+    its part of the images, and the file is the same to the last bit. On several machines, all must see the same --out
+    and --images: the parts are in OUT.parts until the first process has put them together. That one alone speaks, and
+    its bar is of its own part. As many processes go on where they were cut off; another number begins anew.
+
     Args:
         model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
-        images: a folder of images, with a subfolder for each class or without; or builtin:photographs (2,558 views),
-            builtin:photographs-apart (472 views that hardly overlap).
+        images: a folder of images, with a subfolder for each class or without; tar files in WebDataset's layout, as
+            'shards/train-{000000..000146}.tar', 'shards/*.tar' or their folder; or builtin:photographs (2,558 views),
+            builtin:photographs-apart (472 views that hardly overlap). From Python: any Dataset or iterable of batches.
         out: the file to write, such as top.safetensors.
         weights: demo, or a .safetensors, .pt or .pth file. Without, the networks of ours and of torchvision are random.
         layers: names with commas between (deconvnet describe MODEL lists them). Default: all convolutions and
@@ -96,12 +106,15 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
         device: cpu, cuda, or auto: cuda where there is one.
         strict: stop at the first image that cannot be read, instead of skipping and naming it.
     """
+    from .processes import processes
+
     file = _writable_file(out)
-    if file.exists():
-        print(f"{file} is there already and will be replaced")
-    with _alone(file):
-        _scan(model, images, file, weights, _names(layers), top, per_image, batch_size, workers, device, strict)
-    print(f"Now: deconvnet gallery {file} --out DIR")
+    with processes(device) as here, _alone(file, here.first):
+        if here.first and file.exists():
+            print(f"{file} is there already and will be replaced")
+        _scan(model, images, file, weights, _names(layers), here, top, per_image, batch_size, workers, strict)
+        if here.first:
+            print(f"Now: deconvnet gallery {file} --out DIR")
 
 
 def run_gallery(file: str, out: str, layers: str | None = None, units: str | None = None, random: int | None = None,
@@ -387,7 +400,7 @@ def _mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict
     """The layers that can be projected from. An error, before any picture, if others are asked for or none is left."""
     from .describe import obstacles
 
-    blocked = obstacles(net, list(chosen), (net.preprocess.size, net.preprocess.size))
+    blocked = obstacles(net, list(chosen), (net.preprocess.size,) * 2, net.preprocess.channels)
     if blocked and (asked or len(blocked) == len(chosen)):
         raise DeconvnetError(next(iter(blocked.values())))
     for layer, obstacle in blocked.items():
@@ -395,26 +408,26 @@ def _mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict
     return {layer: numbers for layer, numbers in chosen.items() if layer not in blocked}
 
 
-def _scan(model: str, images: str, file: Path, weights: str | None, layers: list[str] | None, top: int = 9,
-          per_image: int = 1, batch_size: int = 32, workers: int = 0, device: str = "auto",
-          strict: bool = False) -> None:
-    """Scans into a file and prints what there is to say."""
+def _scan(model: str, images: str, file: Path, weights: str | None, layers: list[str] | None, here: "Here",
+          top: int = 9, per_image: int = 1, batch_size: int = 32, workers: int = 0, strict: bool = False) -> None:
+    """Scans into a file; the first process prints what there is to say."""
     from .images import open_images
     from .network import load_model
+    from .parts import Parts, scan_together
     from .provenance import note_places, provenance
-    from .scan import scan
 
     net = load_model(model, weights)
     dataset = open_images(images, net.preprocess)
-    for note in _notes(net, model, weights, layers, dataset):
-        print(note)
+    if here.first:
+        for note in chain(Parts(file, here.world).notes(), _notes(net, model, weights, layers, dataset)):
+            print(note)
     settings = {"layers": layers and ",".join(layers), "top": top, "per_image": per_image, "batch_size": batch_size}
     origin = provenance("scan", settings, net, dataset, model, weights, images)
-    found = scan(net, dataset, layers=layers, k=top, per_image=per_image, batch_size=batch_size, workers=workers,
-                 device=_device(device), strict=strict, progress=True, provenance=origin, out=file,
-                 checkpoint=file.with_name(file.name + ".partial"))
-    note_places(origin, model, weights, images)
-    _print_scan(found)
+    found = scan_together(net, dataset, file, here, layers=layers, k=top, per_image=per_image, batch_size=batch_size,
+                          workers=workers, strict=strict, progress=True, provenance=origin)
+    if found is not None:  # this is the first process
+        note_places(origin, model, weights, images)
+        _print_scan(found)
 
 
 def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | None,
@@ -427,7 +440,7 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
         yield f"{model} has random weights: what its units prefer means nothing. Give trained ones with --weights."
     if getattr(dataset, "ignored", 0):
         yield f"{dataset.ignored:,} files are no images by their ending, and are passed over"  # type: ignore[attr-defined]
-    for layer, obstacle in obstacles(net, layers, (net.preprocess.size, net.preprocess.size)).items():
+    for layer, obstacle in obstacles(net, layers, (net.preprocess.size,) * 2, net.preprocess.channels).items():
         yield f"From {layer} on nothing can be projected, only scanned. {obstacle}"
         return
 
@@ -509,9 +522,3 @@ def _alone(path: Path, first: bool = True) -> AbstractContextManager[None]:
 def _names(text: str | None) -> list[str] | None:
     """The names in a list with commas between; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",")]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
