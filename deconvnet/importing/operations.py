@@ -507,18 +507,20 @@ def _gathered(values: Tensor, where: Tensor, axis: int) -> Tensor:
 
 
 def _slice(making: Making) -> Made:
-    starts, ends = making.numbers("starts", 1), making.numbers("ends", 2)
     axes, steps = making.numbers("axes", 3), making.numbers("steps", 4)
-    if starts is None or ends is None or len(starts) != len(ends) or min(steps or [1]) < 1:
-        raise making.refuse("only slices from constant starts to constant ends, with steps of at least 1, are run")
-    cuts = [slice(*cut) for cut in zip(starts, ends, steps or [1] * len(starts), strict=True)]
-    return making.called(partial(_sliced, slices=cuts, axes=axes or list(range(len(starts)))))
+    if min(steps or [1]) < 1:
+        raise making.refuse("only steps of at least 1 are run")
+    function = partial(_sliced, axes=axes, steps=steps)
+    if "starts" not in making.node.attributes:
+        return making.called(function, 3)
+    ends = [torch.tensor(making.attribute(name, [])) for name in ("starts", "ends")]  # before opset 10
+    return making._function(function, [None, *ends], [making.node.inputs[0], "", ""])
 
 
-def _sliced(values: Tensor, slices: Sequence[slice], axes: Sequence[int]) -> Tensor:
-    whole = [slice(None)] * values.ndim
-    for cut, axis in zip(slices, axes, strict=True):
-        whole[axis % values.ndim] = cut
+def _sliced(values: Tensor, starts: Tensor, ends: Tensor, axes: list[int] | None, steps: list[int] | None) -> Tensor:
+    whole, count = [slice(None)] * values.ndim, len(starts)
+    for axis, *cut in zip(axes or range(count), starts.tolist(), ends.tolist(), steps or [1] * count, strict=True):
+        whole[axis % values.ndim] = slice(*cut)
     return values[tuple(whole)]
 
 

@@ -226,6 +226,10 @@ MAPS = {  # on maps (N, 6, 4, 5)
     "slice, in steps, to the end": one("Slice", "x s e a t", {"s": i64(1, -3), "e": i64(10**9, -1), "a": i64(1, -1),
                                                               "t": i64(2, 1)}),
     "slice, opset 9": one("Slice", opset=9, starts=[1, 2], ends=[3, 4], axes=[2, 3]),
+    "slice to half of its own size": ([
+        node("Shape", "x", "a"), node("Gather", "a o", "c"), node("Div", "c t", "h"), node("Slice", "x z h o", "u"),
+        node("Slice", "x h c o", "v"), node("Concat", "v u", axis=1)],
+        {"o": i64(1), "t": i64(2), "z": i64(0)}, 17, 4),
     "gather channels": one("Gather", "x c", {"c": i64(2, -1, 0)}, axis=1),
     "split in halves": ([node("Split", "x", "a b", axis=1), node("Add", "b a")], (), 13, 4),
     "split in parts": ([node("Split", "x c", "a b d", axis=1), node("Concat", "d a b", axis=1)],
