@@ -43,6 +43,7 @@ class GraphNetwork(nn.Module):
         height, width = graph.shape[2] or size[0], graph.shape[3] or size[1]
         self.size, self.channels = (height, width), graph.shape[1] or 3
         self._image, self._output = graph.image, graph.outputs[0]
+        self._reckoning: set[str] = set()  # modules that make sizes, and are no layers: nobody watches their calls
         self._steps = _with_ends(list(self._build(graph)), self._output)
         self.register_buffer("sha256", torch.frombuffer(bytearray.fromhex(graph.sha256), dtype=torch.uint8))
         self._check_finite()
@@ -56,8 +57,9 @@ class GraphNetwork(nn.Module):
         values = {self._image: images}
         for step in self._steps:
             given = [values[name] for name in step.inputs]
+            module = getattr(self, step.module)
             try:
-                made = getattr(self, step.module)(*given)
+                made = module.forward(*given) if step.module in self._reckoning else module(*given)
             except (RuntimeError, IndexError, Unsupported) as error:
                 raise _cannot_run(step, given, error) from error
             values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=False))
@@ -114,6 +116,7 @@ class GraphNetwork(nn.Module):
                 if one and other and (one[1:] != other[1:] or one[0] * (images + 1) != other[0] * images):
                     raise DeconvnetError(f"the node {step.module} does not keep the images of a batch apart: it gives "
                                          f"{one} for {images} and {other} for {images + 1}")
+        self._reckoning.update(step.module for step in self._steps if not first.keys() & set(step.outputs))
         output = first.get(self._output)
         if not output or output[0] != images:
             raise DeconvnetError(f"the graph gives {output} for {images} images, and not a row for each")

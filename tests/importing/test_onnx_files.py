@@ -231,6 +231,12 @@ def test_a_network_is_made_of_torchs_own_modules(tmp_path):
     assert sum(p.numel() for p in net.parameters()) == 4 * 27 + 5 * 36 + 10
 
 
+def test_what_reckons_with_sizes_is_no_layer(tmp_path):
+    made = model([node("Shape", "x", "a"), node("Gather", "a o", "b"), node("Concat", "b m", "c", axis=0),
+                  node("Reshape", "x c", "d"), node("Relu", "d")], [1, 3, 4, 4], {"o": i64(0), "m": i64(-1)}, rank=2)
+    assert [row.name for row in describe(load(made, tmp_path), (4, 4))] == ["d", "y"]
+
+
 def test_the_fingerprint_is_of_all_that_the_file_says(tmp_path):
     same, again = (fingerprint(load(small(), tmp_path)) for _ in range(2))
     strided = fingerprint(load(edited(set_attribute(0, "strides", [1, 1])), tmp_path))
