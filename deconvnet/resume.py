@@ -21,6 +21,8 @@ from .sealed import Damaged
 from .stopping import uninterrupted
 from .versions import versions
 
+SHARE = 0.05  # of the time, at most, goes into saving: the state of a scan of a million images takes seconds
+
 
 class Checkpoint:
     """The state of a scan in a file, so that the same scan can go on from there. Without a path it does nothing.
@@ -33,6 +35,7 @@ class Checkpoint:
         self.every = every
         self.fingerprint: dict[str, Any] = {}
         self._saved = time.monotonic()
+        self._took = 0.0  # seconds, the last time
         self._whole = True  # no batch is half taken in
         self._done = 0
         self._worth_keeping = True  # what bears the name, if there is anything, is a state of this scan
@@ -126,8 +129,8 @@ class Checkpoint:
             self._whole = True
 
     def save_if_due(self, scan: Scan) -> None:
-        """Save the state if the last time is long ago."""
-        if time.monotonic() - self._saved >= self.every:
+        """Save the state if the last time is ``every`` seconds ago, or longer where saving takes long."""
+        if time.monotonic() - self._saved >= (self.every and max(self.every, self._took / SHARE)):
             self._save(scan)
 
     def remove(self) -> None:
@@ -136,11 +139,13 @@ class Checkpoint:
             file.unlink(missing_ok=True)
 
     def _save(self, scan: Scan) -> None:
+        begun = time.monotonic()
         if self.path is not None:
             previous = self.files[1] if self._worth_keeping else None
             write_whole(self.path, encode(scan, fingerprint=self.fingerprint), previous=previous)
             self._worth_keeping = True
         self._saved, self._done = time.monotonic(), scan.count + len(scan.unreadable)
+        self._took = self._saved - begun
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], above: str = "") -> list[str]:

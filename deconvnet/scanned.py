@@ -273,7 +273,7 @@ def decode(data: bytes, path: str | Path) -> tuple[Scan, dict[str, Any]]:
     if about.get("format") != _FORMAT:
         raise DeconvnetError(f"{path} has format {about.get('format')}, and this version reads {_FORMAT}: install the "
                              "version of deconvnet that wrote it, or repeat the scan")
-    lists = json.loads(bytes(tensors["lists"].tolist()))
+    lists = json.loads(tensors["lists"].numpy().tobytes())
 
     def layer(name: str) -> LayerScan:
         part = {key: tensors[f"{name}.{key}"] for key in ("values", "images", "positions")}

@@ -208,3 +208,12 @@ def test_the_benchmark_from_end_to_end_draws_the_same_by_both_routes(tmp_path, c
     assert turn["theirs"]["conv2"] == 256 * turn["sample"]["conv2"] and turn["theirs"]["scan"] == turn["sample"]["scan"]
     assert result["ratio"] == sum(turn["theirs"].values()) / sum(turn["ours"].values())
     assert "times as fast" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_parts_puts_all_of_them_together(tmp_path, capsys, one_thread) -> None:
+    parts = opened("parts")
+    parts.benchmark(parts=3, images=50, classes=4, out=str(tmp_path / "out.json"), small=True)
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert [len(result["times"][name]) for name in ("write", "read", "merge")] == [3, 3, 2]
+    assert result["together"] == sum(result["times"]["read"]) + sum(result["times"]["merge"])
+    assert result["megabytes"] > 0 < result["peak_gibibytes"] and "3 parts of" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from deconvnet import cli, load_model, open_images
+from deconvnet import cli, load_model, open_images, resume
 from deconvnet.errors import DeconvnetError
 from deconvnet.processes import Here
 from deconvnet.rows import EvenRows
@@ -231,3 +231,18 @@ def test_torchrun(tmp_path, capsys, monkeypatch) -> None:
     assert Path("two.safetensors").read_bytes() == Path("one.safetensors").read_bytes()
     assert done.stdout.count("Now: deconvnet gallery") == 1 and "bad.png" in done.stdout  # the first alone speaks
     assert "bad.png" in capsys.readouterr().out and not Path("two.safetensors.parts").exists()
+
+
+def test_a_state_that_takes_long_is_saved_less_often(tmp_path, monkeypatch) -> None:
+    now, saved = [0.0], []
+    monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
+
+    def slow(*_: object, **__: object) -> None:
+        saved.append(now[0])
+        now[0] += 3
+
+    monkeypatch.setattr(resume, "write_whole", slow)
+    store = resume.Checkpoint(tmp_path / "state", every=20)
+    for now[0] in range(0, 300, 5):
+        store.save_if_due(Scan({}))
+    assert saved == [20, 85, 150, 215, 280]  # after the first, three seconds of every sixty
