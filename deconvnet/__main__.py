@@ -1,8 +1,6 @@
 """``python -m deconvnet`` is the command line, and so is what ``torchrun -m deconvnet`` starts."""
 
-import sys
-
-from .cli import main
+from .cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

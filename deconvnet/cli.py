@@ -14,14 +14,21 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from . import commands
 from .errors import DeconvnetError, UsageError
-from .stopping import stoppable
+from .stopping import end_at_once, stoppable
+
+
+def program() -> NoReturn:
+    """The command line as a program of its own, whose end Ctrl-C and TERM only hasten."""
+    code = main()
+    end_at_once(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,6 +51,13 @@ def uninterrupted() -> Iterator[None]:
         _send(came)
 
 
+def end_at_once(code: int) -> None:
+    """From here on SIGINT and SIGTERM end this process with an exit code: its work is done, it only tidies up."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(code))
+
+
 def _send(numbers: list[int]) -> None:
     """Sends this process signals, each also where the handler of the one before raises."""
     if numbers:

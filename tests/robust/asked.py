@@ -3,7 +3,7 @@
 It has imported everything, so that a command costs a fork: python asked.py FOLDER CASES, in JSON. A case has ``words``,
 typed in a folder of its own; ``hangs``, (module, name, call) each: the call of that function from which nothing
 returns, which is when the next of the ``signals`` is sent, to the whole ``group`` or to the command alone; and
-``save``, where the state is saved after every batch.
+``save``, where the state is saved after every batch. Instead of hanging it may be asked ``after`` so many seconds.
 """
 
 import importlib
@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ def begin(case: dict, folder: Path) -> int:
         Checkpoint.save_if_due = Checkpoint._save
     for number, hang in enumerate(case.get("hangs", [])):
         hanging(*hang, folder / f"mark{number}")
-    sys.exit(cli.main())
+    cli.program()
+    raise AssertionError
 
 
 def until(true, seconds: float = 60.0) -> bool:
@@ -116,10 +118,12 @@ def ask(case: dict, folder: Path) -> dict:
     """How a command ends that is asked to stop."""
     pid = begin(case, folder)
     for number, sent in enumerate(case["signals"]):
-        assert until((folder / f"mark{number}").exists), (folder / "said.txt").read_text()
-        time.sleep(0.3)
+        if "hangs" in case:
+            assert until((folder / f"mark{number}").exists), (folder / "said.txt").read_text()
+        time.sleep(case.get("after", 0.3))
         asked = time.monotonic()
-        (os.killpg if case["group"] else os.kill)(pid, sent)
+        with suppress(ProcessLookupError):  # it was through before
+            (os.killpg if case["group"] else os.kill)(pid, sent)
     code = None
     while code is None and time.monotonic() < asked + 30:
         code = ended(pid)

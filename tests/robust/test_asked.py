@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
@@ -116,6 +117,23 @@ def test_every_command_at_every_moment(tmp_path):
     assert len(cases) == 4 * 3 * 2 + 7 * 2
     for name, end in ask(tmp_path, cases).items():
         ends_as_it_should(name, cases[name], end)
+
+
+@everywhere
+@pytest.mark.extended
+@pytest.mark.timeout(3600)
+def test_a_scan_at_random_moments(tmp_path):
+    chance = random.Random(0)
+    cases = {str(n): {"words": [*SCAN, "--workers", str(n % 3)], "signals": [chance.choice(list(SIGNALS))],
+                      "group": n % 2 == 0, "save": n % 4 < 2, "after": chance.uniform(0.05, 1.5)} for n in range(100)}
+    stopped = 0
+    for name, end in ask(tmp_path, cases).items():
+        print(name, end)
+        assert end["code"] in (0, SIGNALS[cases[name]["signals"][0]]) and end["alone"] and end["left"] == []
+        assert end["same"] and end["seconds"] < 5 and "Traceback" not in end["text"]
+        assert len(end["lines"]) == (end["code"] > 0)
+        stopped += end["code"] > 0
+    assert stopped > 20
 
 
 # ---- in a program of one's own ----
