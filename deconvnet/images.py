@@ -1,4 +1,4 @@
-"""Files to tensors and back: reading images safely, folders of images, preprocessing and its exact inverse.
+"""Files to tensors and back: reading images safely, folders and tar files of them, preprocessing and its exact inverse.
 
 What a file gives is defined once, here. Only JPEG, PNG, GIF, BMP, WebP, TIFF and PPM are read, whatever the file's name
 says; of several frames or pages the first. EXIF orientation is applied, colour profiles are not. Transparent pixels

@@ -43,7 +43,7 @@ def named(spec: str | Path) -> list[Path]:
     """
     text = str(spec)
     if is_folder(text):
-        return sorted(path for path in Path(text).iterdir() if path.suffix.lower() == ".tar")
+        return _inside(Path(text))
     if not (text.lower().endswith((".tar", *_SHORT)) or ".tar." in PurePosixPath(text).name.lower()):
         return []
     found = {pattern: _matching(Path(pattern)) for pattern in ([text] if _matching(Path(text)) else _expanded(text))}
@@ -68,6 +68,14 @@ def there(spec: str | Path) -> bool:
         return Path(spec).exists() or bool(named(spec))
     except (UsageError, OSError, ValueError):
         return False
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The tar files in a folder, sorted; none where it cannot be listed, which who reads it as a folder will say."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".tar")
+    except OSError:
+        return []
 
 
 def _matching(pattern: Path) -> list[Path]:

@@ -239,6 +239,15 @@ def test_tar_files_that_are_not_there_are_named(spec, says, tmp_path, monkeypatc
         open_images(spec, SMALL)
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(UsageError, match=f"cannot list the folder {tmp_path}: permission denied"):
+        open_images(tmp_path, SMALL)
+
+
 def test_shards_without_images_say_what_was_looked_for(tmp_path):
     with pytest.raises(UsageError, match=r"no images in .*x\.tar .2 other members.*\.jpeg"):
         shards(tar(tmp_path / "x.tar", ("0.cls", b"1"), ("1.txt", b""), ("2.npy", b"")))
