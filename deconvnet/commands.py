@@ -47,16 +47,23 @@ def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
     print(f"All layers on one page: {folder / 'figure2.png'}")
 
 
-def run_describe(model: str, weights: str | None = None, size: int | None = None) -> None:
+def run_describe(model: str, weights: str | None = None, size: int | None = None, check: str | None = None) -> None:
     """What a network is made of: maps, kernels, receptive fields, and whether each layer can be mirrored.
 
     The receptive field of the unit at (i, j) begins at start + (i, j)·stride, in pixels; a negative start lies in the
     padding. A layer that cannot be mirrored is listed below the table, with the reason and the remedy.
 
+    With --check, whether network and weights make sense on images: how many predictions are right, where the names of
+    the images' folders are those of its classes, which share of its units is dead, and the same for inputs made in
+    every usual way, for wrong preprocessing is the usual reason for grey pictures.
+
     Args:
-        model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
-        weights: demo, or a .safetensors, .pt or .pth file. The geometry is the same without.
+        model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function;
+            net.onnx; net.yaml.
+        weights: demo; a .safetensors, .npz, .pt or .pth file, or a .yaml that names one; of torchvision's networks,
+            DEFAULT or another name, which is fetched. The geometry is the same without.
         size: height and width of the images, in pixels; by default what the network's preprocessing makes.
+        check: images to look at, as for deconvnet scan; each is run once, and 128 of them in every usual way.
     """
     from .describe import describe
     from .network import load_model
@@ -75,6 +82,29 @@ def run_describe(model: str, weights: str | None = None, size: int | None = None
         print(obstacle)
     if obstacles[3:]:
         print(f"… and {len(obstacles) - 3} more such calls")
+    if check is not None:
+        _check(net, check)
+
+
+def _check(net: "Network", images: str) -> None:
+    """Prints whether a network makes sense on images."""
+    from .check import check
+    from .images import open_images
+
+    found = check(net, open_images(images, net.preprocess), progress=True)
+    _print_table(f"Dead units, in {len(found.whole.probabilities):,} images", ("layer", "", "units", "dead", "share"),
+                 [[name, "", f"{len(units):,}", f"{int((~units).sum()):,}", f"{1 - float(units.float().mean()):.1%}"]
+                  for name, units in found.whole.fired.items()])
+    if found.whole.accuracy:
+        first, five = found.whole.accuracy
+        print(f"Of {len(found.whole.right):,} images of {found.classes} classes that it knows: {first:.1%} right, "
+              f"{five:.1%} among the first five\n")
+    _print_table(f"Inputs made in every usual way, for {len(found.outcomes[0].probabilities):,} of these images",
+                 ("channels", "scale", "mean", "right", "of five", "confidence", "entropy", "information", "same class",
+                  "dead", ""), [outcome.cells() for outcome in found.outcomes])
+    for name, reason in found.unreadable:
+        print(f"skipped: {name!r}: {reason}")
+    print(found.advice)
 
 
 def run_scan(model: str, images: str, out: str, weights: str | None = None, layers: str | None = None, top: int = 9,
@@ -91,12 +121,14 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
     its bar is of its own part. As many processes go on where they were cut off; another number begins anew.
 
     Args:
-        model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
+        model: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function;
+            net.onnx; net.yaml.
         images: a folder of images, with a subfolder for each class or without; tar files in WebDataset's layout, as
             'shards/train-{000000..000146}.tar', 'shards/*.tar' or their folder; or builtin:photographs (2,558 views),
             builtin:photographs-apart (472 views that hardly overlap). From Python: any Dataset or iterable of batches.
         out: the file to write, such as top.safetensors.
-        weights: demo, or a .safetensors, .pt or .pth file. Without, the networks of ours and of torchvision are random.
+        weights: demo; a .safetensors, .npz, .pt or .pth file, or a .yaml that names one; of torchvision's networks,
+            DEFAULT or another name, which is fetched. Without, the networks of ours and of torchvision are random.
         layers: names with commas between (deconvnet describe MODEL lists them). Default: all convolutions and
             fully connected layers.
         top: how many activations of each unit to keep; the paper shows 9.
@@ -277,9 +309,10 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
     aliasing are distributed. As PNG and PDF, with the numbers in JSON and as a table in CSV, Markdown and LaTeX.
 
     Args:
-        model1: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function.
+        model1: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function;
+            net.onnx; net.yaml.
         model2: the network beside it; the same one with other weights will do.
-        weights1: of the first network: the name of what ships, or a .safetensors, .pt or .pth file.
+        weights1: of the first network: the name of what ships, or a .safetensors, .npz, .pt or .pth file.
         weights2: of the second.
         images: a folder of images, or builtin:photographs or builtin:photographs-apart.
         out: folder for the files.
@@ -438,6 +471,9 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
 
     if weights is None and (model in MODELS or model.startswith("torchvision:")):
         yield f"{model} has random weights: what its units prefer means nothing. Give trained ones with --weights."
+    if model.endswith(".onnx") and not Path(model).with_suffix(".yaml").is_file():
+        yield (f"{Path(model).with_suffix('.yaml')} is not there: images are made as for most of the ONNX model zoo "
+               "(RGB, ImageNet's mean and deviation). Other networks need it, or their pictures are grey.")
     if getattr(dataset, "ignored", 0):
         yield f"{dataset.ignored:,} files are no images by their ending, and are passed over"  # type: ignore[attr-defined]
     for layer, obstacle in obstacles(net, layers, (net.preprocess.size,) * 2, net.preprocess.channels).items():

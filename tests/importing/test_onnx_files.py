@@ -360,7 +360,6 @@ def test_from_the_file_to_the_sheets(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     file = saved(small(24), tmp_path)
-    (tmp_path / "net.yaml").write_text("preset: caffe")
     for number in range(12):
         folder = tmp_path / "photos" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -368,6 +367,10 @@ def test_from_the_file_to_the_sheets(tmp_path, monkeypatch, capsys):
     assert main(["describe", "net.onnx"]) == 0
     assert "conv2" in capsys.readouterr().out
     assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "top.safetensors"]) == 0
+    assert "net.yaml is not there: images are made as for" in capsys.readouterr().out
+    (tmp_path / "net.yaml").write_text("preset: caffe")
+    assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "top.safetensors"]) == 0
+    assert "net.yaml" not in capsys.readouterr().out
     assert list(deconvnet.read_scan("top.safetensors").layers) == ["conv1", "conv2", "fc"]
     assert main(["gallery", "top.safetensors", "--out", "sheets"]) == 0
     assert (tmp_path / "sheets" / "conv2.png").is_file()
