@@ -390,6 +390,18 @@ def test_a_border_of_minus_infinity_is_the_padding_of_a_maximum(sides):
         assert torch.equal(found, deconvnet.project(deconvnet.record(usual, images), "3", units).on_canvas())
 
 
+def test_what_a_border_cuts_off_reaches_the_other_summand_all_the_same():
+    torch.manual_seed(0)
+    step = Step("bordered", lambda x, conv: x + F.pad(conv(x), (1, 1, 1, 1)), nn.Conv2d(4, 4, 3))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), step).double().eval()
+    images = torch.randn(1, 3, 9, 9, dtype=torch.float64)
+    maps = deconvnet.record(net, images).activations("1")[0]
+    units = [(0, int(maps[:, y, x].argmax()), y, x) for y, x in ((0, 0), (0, 3), (6, 6))]
+    found = deconvnet.project(deconvnet.record(net, images), "1", units).on_canvas()
+    assert found.flatten(1).any(1).all()
+    assert_same(found, differentiated(net, images, "1", units), 1e-12)
+
+
 def test_batch_normalisation_folded_into_its_convolution_gives_the_same_projections():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4),
@@ -440,6 +452,15 @@ def test_the_field_of_what_was_enlarged_is_all_that_its_units_see(net):
     for y in range(maps.shape[2]):
         reached = torch.autograd.grad(maps[0, :, y].sum(), image, retain_graph=True)[0].abs().sum((0, 1, 3)).nonzero()
         assert field.start[0] <= int(reached.min()) and int(reached.max()) < field.start[0] + field.size[0]
+
+
+def test_a_field_that_slides_at_its_corners_only_is_not_taken_for_one_that_slides():
+    """Rows 0, 1 and 4 see the pixels 0, 1 and 4, but row 2 sees pixel 1."""
+    net = nn.Sequential(nn.Upsample(scale_factor=2), Step("thirds", lambda x: x[:, :, ::3, ::3]),
+                        nn.Upsample(scale_factor=3), Step("halves", lambda x: x[:, :, 1::2, 1::2]))
+    image = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
+    found = deconvnet.project(deconvnet.record(net, image), "3", [(0, 0, 2, 2)]).on_canvas()[0, 0]
+    assert found[1, 1] == 6 and found.sum() == 6
 
 
 # ---- the networks of torchvision -------------------------------------------------------------------------------------
