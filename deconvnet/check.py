@@ -143,7 +143,7 @@ def check(net: nn.Module, images: Images, progress: bool = False) -> Check:
             bar.update(len(batch[0]))
             if number == 0:
                 few = SAMPLE if whole.probabilities.shape[1] else _FEW
-                bar.reset(len(numbers) + (len(ways) - 1) * min(few, len(numbers)))
+                bar.reset(len(numbers) + len(ways) * min(few, len(numbers)))
                 bar.update(len(batch[0]))
         if not len(whole.probabilities):
             raise DeconvnetError("None of the images can be read: " + ": ".join(unreadable[0] if unreadable else ()))

@@ -1,0 +1,186 @@
+"""``describe --check``: it finds how inputs should be made, names units that are dead, and counts what is right."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import deconvnet
+from deconvnet import cli
+from deconvnet.check import check, match, usual_ways
+from deconvnet.errors import DeconvnetError
+from deconvnet.images import Preprocess
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (128, 128, 128)}
+
+
+def network(mean, std, turned=False, classes=tuple(COLOURS)):
+    """A network that tells colours apart if its inputs are made with this mean and std, and with no others."""
+    net = nn.Sequential()
+    net.conv1, net.relu1, net.pool = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    net.flatten, net.fc = nn.Flatten(), nn.Linear(6, 4)
+    weight = torch.zeros(6, 3, 3, 3)
+    for unit, signs in enumerate([(2, -1, -1), (-1, 2, -1), (-1, -1, 2)]):
+        weight[unit, :, 1, 1] = torch.tensor(signs).float() * torch.tensor(std)  # of pixels, 0..1
+    weight[3, :, 1, 1] = -torch.tensor(std)
+    net.conv1.weight.data = weight.flip(1) if turned else weight
+    offsets = torch.tensor([(2, -1, -1), (-1, 2, -1), (-1, -1, 2), (-1, -1, -1), (0, 0, 0), (0, 0, 0)]).float()
+    net.conv1.bias.data = offsets @ torch.tensor(mean) + torch.tensor([0, 0, 0, 1.9, -1, -1])
+    net.fc.weight.data = torch.zeros(4, 6)
+    net.fc.weight.data[:, :4] = torch.tensor([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [-3, -3, -3, 5]])
+    net.fc.bias.data = torch.tensor([0.0, 0, 0, 1.5])
+    net.classes = list(classes)
+    return net.eval()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for n in range(6):
+            noise = np.clip(np.array(colour) + random.normal(0, 12, (24, 24, 3)), 0, 255)
+            Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "images" / name / f"{n}.png")
+    return tmp_path / "images"
+
+
+ZERO, ONE, BYTE = (0.0,) * 3, (1.0,) * 3, (1 / 255,) * 3
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5,) * 3
+
+
+def seen(net, preprocess, folder):
+    net.preprocess = preprocess
+    return check(net, deconvnet.open_images(folder, preprocess))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(ZERO, ONE), (MEAN, ONE), (ZERO, BYTE), (MEAN, BYTE), (MEAN, STD),
+                                           (HALF, HALF)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_right_way_is_found_from_a_wrong_one(folder, mean, std, turned):
+    """Whatever it was made for, of all ways the right one is the best, and it is named if it is not the current one."""
+    net = network(mean, std, turned)
+    right = "BGR" if turned else "RGB"
+    wrong = Preprocess(24, 24, HALF, HALF) if std == BYTE else Preprocess(24, 24, ZERO, BYTE)
+    found = seen(net, wrong, folder)
+    best = max(found.outcomes, key=lambda outcome: outcome.accuracy)
+    true = next(o for o in found.outcomes if o.way.order == right and o.way.preprocess == Preprocess(24, 24, mean, std))
+    assert true.accuracy == (1.0, 1.0) and best.accuracy == (1.0, 1.0)
+    assert "wrong way" in found.advice and "100%" in found.advice
+
+
+@pytest.mark.parametrize(("mean", "std"), [(ZERO, ONE), (MEAN, BYTE), (MEAN, STD), (HALF, HALF)])
+def test_the_right_way_is_left_alone(folder, mean, std):
+    found = seen(network(mean, std), Preprocess(24, 24, mean, std), folder)
+    assert found.advice == "Its inputs look as the network expects them." and found.outcomes[0].current
+    assert found.whole.accuracy == (1.0, 1.0) and found.classes == 4 and len(found.whole.right) == 24
+
+
+def test_what_it_says_to_write_is_what_mends_it(folder, tmp_path):
+    """The YAML's keys, as they stand in the advice, with the preprocessing that they give."""
+    import re
+
+    from deconvnet.importing.beside import Beside
+    found = seen(network(MEAN, BYTE, turned=True), Preprocess(24, 24, HALF, HALF), folder)
+    values = {key: tuple(map(float, text.split(","))) for key, text in re.findall(r"(\w+): \[([^\]]+)\]", found.advice)}
+    assert "channels: BGR" in found.advice and "scale: 255" in found.advice
+    mended = Beside(preset="caffe", scale=255, channels="BGR", **values).preprocess(24)
+    best = max(found.outcomes, key=lambda outcome: (outcome.accuracy, outcome.information))
+    assert mended.mean == pytest.approx(best.way.preprocess.mean, abs=1e-3)
+    assert mended.std == pytest.approx(best.way.preprocess.std, rel=1e-3)
+
+
+def test_without_labels_it_gives_a_hint(folder):
+    net = network(MEAN, BYTE, classes=("a", "b", "c", "d", "e"))
+    found = seen(net, Preprocess(24, 24, HALF, HALF), folder)
+    assert found.classes == 0 and found.whole.accuracy is None and found.advice.startswith("A hint")
+    found = seen(net, Preprocess(24, 24, MEAN, BYTE), folder)
+    assert found.advice.startswith("Nothing speaks for other inputs")
+
+
+def test_weights_that_are_random_are_said_to_know_nothing(folder):
+    net = network(MEAN, STD)
+    for parameter in net.parameters():
+        parameter.data = torch.zeros_like(parameter)
+    assert "hardly more often than by chance" in seen(net, Preprocess(24, 24, MEAN, STD), folder).advice
+
+
+def test_dead_units_are_those_that_never_fire(folder):
+    found = seen(network(MEAN, STD), Preprocess(24, 24, MEAN, STD), folder)
+    assert found.whole.fired["conv1"].tolist() == [True, True, True, True, False, False]
+    assert found.whole.dead == pytest.approx(2 / 6) and list(found.whole.fired) == ["conv1"], "scores are no units"
+
+
+def test_a_network_of_maps_has_dead_units_only(folder):
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))
+    net.classes = []
+    found = seen(net.eval(), Preprocess(24, 24), folder)
+    assert "maps and no classes" in found.advice and list(found.whole.fired) == ["0", "2"]
+    assert found.outcomes[0].cells()[3:9] == [""] * 6
+
+
+def test_a_network_that_ends_in_probabilities_is_not_squashed_again(folder):
+    net = network(MEAN, STD)
+    scores = seen(net, Preprocess(24, 24, MEAN, STD), folder)
+    net.softmax = nn.Softmax(1)
+    found = seen(net, Preprocess(24, 24, MEAN, STD), folder)
+    assert torch.allclose(found.whole.probabilities, scores.whole.probabilities, atol=1e-6)
+
+
+def test_information_and_entropy_are_what_they_are_called(folder):
+    found = seen(network(MEAN, STD), Preprocess(24, 24, MEAN, STD), folder).outcomes[0]
+    found.probabilities = torch.eye(4)
+    assert found.information == pytest.approx(2) and found.uncertainty == 0 and found.same == 0.25
+    found.probabilities = torch.full((8, 4), 0.25)
+    assert found.information == pytest.approx(0) and found.uncertainty == pytest.approx(2) and found.confidence == 0.25
+
+
+# ---- classes ----
+
+def test_classes_match_by_name():
+    known = ["tench, Tinca tinca", "grand_piano", "leopard", "crane", "crane"]
+    theirs = ["Grand piano", "Leopards", "tinca-tinca", "cranes", "x"]
+    assert match(theirs, known) == {0: {1}, 1: {2}, 2: {0}, 3: {3, 4}}
+
+
+def test_or_by_number():
+    assert match(["n01", "n02"], ["a", "b"]) == {0: {0}, 1: {1}}
+    assert match(["2", "0"], ["a", "b", "c"]) == {0: {2}, 1: {0}}
+    assert match(["n01", "n02"], ["a", "b", "c"]) == {} and match(["0"], []) == {} and match([], ["a"]) == {}
+
+
+def test_every_way_is_there_once_and_the_own_one_first():
+    ways = usual_ways(Preprocess(8, 8, (0.48, 0.46, 0.41), BYTE))
+    assert len(ways) == len({str(way) for way in ways}) == 14 and str(ways[0]) == "RGB, 0..255, mean subtracted"
+    ways = usual_ways(Preprocess(8, 8, (0.48, 0.46, 0.41), (3.0, 3.0, 3.0)))
+    assert len(ways) == 15 and ways[0].scale == "its own"
+    ways = usual_ways(Preprocess(8, 8, (0.1307,), (0.3081,)))
+    assert len(ways) == 8 and {way.order for way in ways} == {"RGB"}
+    ways = usual_ways(Preprocess(8, 8, mean_picture=np.full((3, 8, 8), 0.45), std=ONE))
+    assert str(ways[0]) == "RGB, 0..1, mean subtracted" and len(ways) == 14
+
+
+# ---- the command ----
+
+def test_the_command_says_it_all(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    torch.save(network(MEAN, BYTE).state_dict(), tmp_path / "w.pt")
+    (tmp_path / "net.yaml").write_text(
+        "weights: w.pt\nsize: 24\nresize: 24\nclasses: [red, green, blue, grey]\nlayers:\n"
+        "  - {name: conv1, kind: convolution}\n  - {name: relu1, kind: relu}\n"
+        "  - {name: pool, kind: global_average_pool}\n  - {name: flat, kind: flatten}\n  - {name: fc, kind: linear}\n")
+    assert cli.main(["describe", "net.yaml", "--check", "images"]) == 0
+    out = capsys.readouterr().out
+    for words in ("33.3%", "24 images of 4 classes", "← now", "0..255", "BGR", "skipped: 'red/broken.png'", "wrong way",
+                  "100%"):
+        assert words in out, words
+    assert out.count("← now") == 1
+
+
+def test_images_that_cannot_be_read_are_an_error(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DeconvnetError, match=r"a\.png"):
+        seen(network(MEAN, STD), Preprocess(24, 24), tmp_path / "images")
