@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(typed)
         except KeyboardInterrupt as error:
-            return _complain(_told(error, again), getattr(error, "code", 130))
+            code = getattr(error, "code", 130)
+            return code if os.environ.get("RANK", "0") != "0" else _complain(_told(error, again), code)
 
 
 def _run(typed: list[str]) -> int:

@@ -77,6 +77,7 @@ def begin(case: dict, folder: Path) -> int:
     if pid:
         return pid
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     os.chdir(folder)
     said = os.open("said.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(said, 1)

@@ -158,6 +158,15 @@ def test_called_from_a_program_it_gives_its_code_and_the_handlers_back(number, m
     assert handlers() == before
 
 
+def test_of_processes_that_torchrun_began_the_first_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for rank, said in [("1", ""), ("0", "deconvnet: stopped; the same command goes on where it can: "
+                                        "torchrun … deconvnet describe alexnet\n")]:
+        monkeypatch.setenv("RANK", rank)
+        assert act(monkeypatch, lambda: signal.raise_signal(signal.SIGTERM)) == 143
+        assert capsys.readouterr().err == said
+
+
 def test_called_from_a_program_a_second_signal_does_not_end_that(monkeypatch, capsys):
     def deed():
         try:
