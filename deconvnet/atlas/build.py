@@ -2,8 +2,9 @@
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
     sprites = Sprites(len(units), top.k)
     facts["tile"] = [1, 1]
     waiting: deque[Future[Facts]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool, _forgotten(waiting):
         for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, together=TOGETHER,
                            progress=progress):
             units[one.unit] |= tile_facts(one)
@@ -114,6 +115,16 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
         write_whole(place / name, content, flush=False)
     flush_all()
     write_whole(place / "units.json", json.dumps(facts | {"list": units}, separators=(",", ":")).encode())
+
+
+@contextmanager
+def _forgotten(waiting: deque[Future[Facts]]) -> Iterator[None]:
+    """What has not begun is not begun any more, if the block is left early: Ctrl-C does not wait for it."""
+    try:
+        yield
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 def _write_unit(own: Path, one: Gallery, sprites: Sprites) -> Facts:

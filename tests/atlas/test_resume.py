@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import killed
@@ -59,6 +60,27 @@ def test_interrupted_in_a_unit_it_goes_on_to_the_same_bytes(small_atlas, one_lay
         patch.setattr(build, "unit_picture", interrupted)
         make(small_atlas, tmp_path)
     assert not (tmp_path / "index.html").exists()
+    assert tiny.content(make(small_atlas, tmp_path)) == one_layer
+
+
+def test_interrupted_it_does_not_wait_for_what_has_not_begun(small_atlas, one_layer, tmp_path, monkeypatch):
+    galleries, stopped, after = build.gallery, [], []
+
+    def interrupted(*args, **options):
+        yield from galleries(*args, **options)
+        stopped.append(True)
+        raise KeyboardInterrupt
+
+    def slow(own, one, sprites):
+        after.extend(stopped)
+        time.sleep(0.05)
+        return {}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "gallery", interrupted)
+        patch.setattr(build, "_write_unit", slow)
+        make(small_atlas, tmp_path)
+    assert stopped and len(after) <= build.THREADS
     assert tiny.content(make(small_atlas, tmp_path)) == one_layer
 
 
