@@ -469,7 +469,7 @@ def _padded(values: Tensor, amounts: Sequence[int], axes: Sequence[int] | None, 
         return values
     pairs = [sides.get(axis, (0, 0)) for axis in range(values.ndim - 1, first - 1, -1)]
     flat = [amount for pair in pairs for amount in pair]
-    value = max(min(value, torch.finfo(torch.float32).max), torch.finfo(torch.float32).min)  # see padding.LOWEST
+    value = max(min(value, torch.finfo(torch.float32).max), torch.finfo(torch.float32).min)  # no infinity on a tape
     return F.pad(values, flat, value=value) if mode == "constant" else F.pad(values, flat, mode)
 
 

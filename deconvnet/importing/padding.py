@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..receptive import Pair
 
 Sides = tuple[int, int, int, int]  # top, left, bottom, right
-LOWEST = torch.finfo(torch.float32).min  # never a maximum; finite, because infinity on a tape is an error
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ class PaddedMaxPool2d(nn.MaxPool2d):
             return F.max_pool2d(maps, window.kernel, window.stride, (top, left), window.dilation, ceil)
         bottom, right = (max((o - 1) * s + e - n - b, 0) for o, s, e, n, b in
                          zip(window.count(size), window.stride, window.extent, size, (top, left), strict=True))
-        return F.max_pool2d(pad(maps, (top, left, bottom, right), LOWEST), window.kernel, window.stride, 0,
+        lowest = torch.finfo(maps.dtype).min  # never a maximum; finite, because infinity on a tape is an error
+        return F.max_pool2d(pad(maps, (top, left, bottom, right), lowest), window.kernel, window.stride, 0,
                             window.dilation)
 
 
@@ -136,15 +136,14 @@ class PaddedAvgPool2d(nn.AvgPool2d):
         sides, ceil = window.around(size), _as_torch(window, size)
         if ceil is not None and (not self.count_include_pad or symmetric(sides)):
             return F.avg_pool2d(maps, window.kernel, window.stride, sides[:2], ceil, self.count_include_pad)
+        means = self._pooled(pad(maps, sides), window.count(size))
         if self.count_include_pad:
-            return self._pooled(pad(maps, sides), window.count(size), None)
+            return means
         ones = torch.ones(1, 1, *size, dtype=maps.dtype, device=maps.device)
-        sums, counts = (self._pooled(pad(x, sides), window.count(size), 1) for x in (maps, ones))
-        return torch.div(sums, counts)
+        return torch.div(means, self._pooled(pad(ones, sides), window.count(size)))
 
-    def _pooled(self, padded: Tensor, count: Pair, divisor: int | None) -> Tensor:
-        found = F.avg_pool2d(padded, self.window.kernel, self.window.stride, 0, self.window.ceil,
-                             divisor_override=divisor)
+    def _pooled(self, padded: Tensor, count: Pair) -> Tensor:
+        found = F.avg_pool2d(padded, self.window.kernel, self.window.stride, 0, self.window.ceil)
         return found if size_of(found) == count else found[:, :, :count[0], :count[1]]
 
 

@@ -123,6 +123,15 @@ def test_projections_through_every_padding(folder, first, pooling, average, ceil
     assert (ours - theirs).abs().max() <= 1e-12 * max(theirs.abs().max(), 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(folder, dtype):
+    """What is added around a map for a maximum is no maximum in any of them."""
+    made = model([node("Conv", "x w", "a"), node("MaxPool", "a", kernel_shape=[3, 3], pads=[2, 2, 0, 0])], [1, 3, 9, 9],
+                 {"w": -np.abs(normal(2, 3, 1, 1))})
+    net, images = network(made, folder), torch.from_numpy(np.abs(normal(1, 3, 9, 9)))
+    assert torch.allclose(net.to(dtype)(images.to(dtype)).double(), net.double()(images.double()), atol=0.1)
+
+
 @pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
 def test_gaps_in_the_kernel_with_automatic_padding(folder, auto, stride):
