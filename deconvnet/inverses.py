@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import refusals, slides
 from .errors import UsageError
 from .moves import moves
-from .receptive import Pair, Sliding, Spreading, pair
-from .refusals import reason
+from .receptive import Pair, Sliding
 from .tape import Call, as_map
 from .windows import Signal, below, cells_of, look_up, rewindow, scatter
 
@@ -110,7 +110,7 @@ def spread_adaptive(call: Call, signal: Signal) -> list[Signal]:
         return spread(call, signal)
     a = bind(call)
     rows, columns = (_adaptive_means(i, o, signal.values) for i, o in
-                     zip(a.input.shape[-2:], _adaptive_size(a), strict=True))      # (out, in) each
+                     zip(a.input.shape[-2:], slides.adaptive_size(a), strict=True))      # (out, in) each
     whole = rewindow(signal, torch.zeros_like(signal.origin), (len(rows), len(columns)))
     return [_whole(rows.T @ whole.values @ columns, signal)]
 
@@ -128,7 +128,7 @@ def weigh(call: Call, signal: Signal) -> list[Signal]:
 
 def reshape(call: Call, signal: Signal) -> list[Signal]:
     """The flat signal (n, C·H·W, 1, 1) as a whole map (n, C, H, W) again, or the other way; regrouped channels pass."""
-    if _regroups(call):
+    if slides.regroups(call):
         return [signal]
     size = (1, 1) if len(call.shape) == 2 else (call.shape[-2], call.shape[-1])
     whole = rewindow(signal, torch.zeros_like(signal.origin), size)
@@ -152,7 +152,7 @@ def unshuffle(call: Call, signal: Signal) -> list[Signal]:
 
 def unpad(call: Call, signal: Signal) -> list[Signal]:
     """What is not on the border that was put around the maps; none of the channels that were added."""
-    slide, pads = _slide(call), _pads(bind(call))
+    slide, pads = _slide(call), slides.pads(bind(call))
     values = F.pad(signal.values, [0, 0, 0, 0, -pads[4], -pads[5]])
     return [Signal(values, below(signal.origin, slide), signal.image)]
 
@@ -207,7 +207,7 @@ def mask_forward(call: Call, signal: Signal) -> list[Signal]:
 
     Where the ReLU is leaky, elsewhere by its slope; where it has an upper bound, nothing from what is above that.
     """
-    low, high = _bounds(bind(call))
+    low, high = refusals.bounds(bind(call))
     x, slope = look_up(as_map(bind(call).input), signal), slope_of(call)
     linear = (x > low) if high is None else (x > low) & (x < high)
     if isinstance(slope, Tensor) or slope:
@@ -239,170 +239,6 @@ def unpool_to_center(call: Call, signal: Signal) -> list[Signal]:
     return [scatter(signal, cells.to(signal.values.device).expand(signal.values.shape), slide)]
 
 
-# ---- how each call slides over its input ----
-
-def _unmoved(a: SimpleNamespace, call: Call) -> Sliding | None:
-    return Sliding()
-
-
-def _everything(a: SimpleNamespace, call: Call) -> Sliding | None:
-    return None
-
-
-def _convolution(a: SimpleNamespace, call: Call) -> Sliding | None:
-    kernel, dilation = pair(tuple(a.weight.shape[-2:])), pair(a.dilation)
-    if a.padding == "same":  # the odd cell, if any, is on the right and at the bottom
-        padding = pair([d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)])
-    else:
-        padding = pair(0 if a.padding == "valid" else a.padding)
-    return Sliding(kernel, pair(a.stride), padding, dilation)
-
-
-def _pooling(a: SimpleNamespace, call: Call) -> Sliding | None:
-    stride = a.stride or a.kernel_size
-    return Sliding(pair(a.kernel_size), pair(stride), pair(a.padding), pair(getattr(a, "dilation", 1)))
-
-
-def _adaptive_pooling(a: SimpleNamespace, call: Call) -> Sliding | None:
-    sizes, wanted = a.input.shape[-2:], _adaptive_size(a)
-    if any(i % o for i, o in zip(sizes, wanted, strict=True)):
-        return None
-    kernel = pair([i // o for i, o in zip(sizes, wanted, strict=True)])
-    return Sliding(kernel, kernel)
-
-
-def _reshaping(a: SimpleNamespace, call: Call) -> Sliding | None:
-    return Sliding() if _regroups(call) else None
-
-
-def _moving(a: SimpleNamespace, call: Call) -> Sliding | None:
-    moved = moves(call)
-    return moved.slide if moved else None
-
-
-def _padding(a: SimpleNamespace, call: Call) -> Sliding | None:
-    left, _, top, *_ = _pads(a)
-    return Sliding(padding=(top, left))
-
-
-def _transposed_convolution(a: SimpleNamespace, call: Call) -> Sliding | None:
-    return Spreading(pair(tuple(a.weight.shape[-2:])), pair(a.stride), pair(a.padding), pair(a.dilation))
-
-
-def _enlargement(a: SimpleNamespace, call: Call) -> Sliding | None:
-    kernel = pair([made // size for made, size in zip(call.shape[-2:], a.input.shape[-2:], strict=True)])
-    return Spreading(kernel, kernel)
-
-
-# ---- what a rule does not cover ----
-
-def _none(a: SimpleNamespace, call: Call) -> str | None:
-    return None
-
-
-def _not_training(a: SimpleNamespace, call: Call) -> str | None:
-    return "it is in training mode; call net.eval() first" if a.training and getattr(a, "p", 1) > 0 else None
-
-
-def _only_running_statistics(a: SimpleNamespace, call: Call) -> str | None:
-    if a.running_mean is None or a.running_var is None:
-        return "it normalises by the batch itself; only running statistics (track_running_stats=True) have a rule"
-    return _not_training(a, call)
-
-
-def _only_flat(a: SimpleNamespace, call: Call) -> str | None:
-    before = tuple(a.input.shape)
-    return None if len(before) == 2 else f"it takes {before}; only what is flat (N, features) has a rule"
-
-
-def _only_flattening(a: SimpleNamespace, call: Call) -> str | None:
-    before = tuple(a.input.shape)
-    flat = call.shape == (before[0], a.input[0].numel())
-    return None if flat else f"it turns {before} into {call.shape}; only flattening to (N, C·H·W) has a rule"
-
-
-def _only_regrouping(a: SimpleNamespace, call: Call) -> str | None:
-    if _regroups(call) or (a.input.ndim == 2 and len(call.shape) == 4 and call.shape[0] == len(a.input)):
-        return None
-    problem = _only_flattening(a, call)
-    return problem and problem.replace("has a rule", "and back, and regrouping channels (N, …, H, W), have a rule")
-
-
-def _only_lines(a: SimpleNamespace, call: Call) -> str | None:
-    return None if moves(call) else ("only slices, parts and permutations of channels, and rows and columns at even "
-                                     "distances, have a rule")
-
-
-def _only_constant_borders(a: SimpleNamespace, call: Call) -> str | None:
-    if a.mode != "constant":
-        return (f"it repeats the map in its border (mode={a.mode!r}), so that a value stands in several places; only "
-                "constant borders have a rule")
-    return None if len(a.pad) <= 6 or not any(a.pad[6:]) else "it adds images to the batch"
-
-
-def _only_repeating(a: SimpleNamespace, call: Call) -> str | None:
-    even = not any(made % size for made, size in zip(call.shape[-2:], a.input.shape[-2:], strict=True))
-    return None if even and a.mode.startswith("nearest") else ("only enlarging by repeating each cell (mode='nearest', "
-                                                               "by whole numbers) has a rule")
-
-
-def _only_even_windows(a: SimpleNamespace, call: Call) -> str | None:
-    return None if _adaptive_pooling(a, call) else "only where it divides the map evenly has it a rule"
-
-
-def _only_rectifying(a: SimpleNamespace, call: Call) -> str | None:
-    low, high = _bounds(a)
-    if getattr(a, "training", False):
-        return "it is in training mode; call net.eval() first"
-    if not isinstance(low, int | float) or not (high is None or isinstance(high, int | float)):
-        return "only bounds that are numbers have a rule"
-    lifts = low > 0 and not hasattr(a, "value")  # a threshold leaves 0 below it, other bounds leave themselves
-    if low < 0 or lifts or getattr(a, "value", 0.0) != 0 or (high is not None and high <= 0):
-        return "only a lower bound of 0 has a rule: what lets negative values through, up to a bound, does not rectify"
-    return None
-
-
-def _only_above_zero(a: SimpleNamespace, call: Call) -> str | None:
-    plain = len(call.inputs) == 1 and a.input is call.given[0] and call.shape == a.input.shape and not a.other.any()
-    return None if plain else "only the maximum with 0 has a rule"
-
-
-def _only_positive_slopes(a: SimpleNamespace, call: Call) -> str | None:
-    slope = _slope(a)
-    if getattr(a, "training", False):
-        return "it is in training mode; call net.eval() first"
-    negative = bool((slope < 0).any()) if isinstance(slope, Tensor) else slope < 0
-    return "it has a negative slope, and so does not rectify" if negative else None
-
-
-def _only_constants(a: SimpleNamespace, call: Call) -> str | None:
-    if len(call.inputs) > 1:
-        return ("it multiplies or divides two values that both depend on the image (a gate, as in squeeze-and-"
-                "excitation), so that it has no fixed weights to be transposed")
-    other = a.other if a.input is call.given[0] else a.input
-    if getattr(a, "rounding_mode", None) is not None or (a.input is not call.given[0] and call.name.startswith("div")):
-        return "only dividing by a constant, without rounding, has a rule"
-    if isinstance(other, Tensor) and not other.is_floating_point():
-        return "it multiplies by a mask; write F.relu, if that is what it does"
-    same = call.given[0].shape == call.shape
-    return None if same else "only constants that leave the maps' shape as it is have a rule"
-
-
-def _only_plain_sums(a: SimpleNamespace, call: Call) -> str | None:
-    plain = a.alpha == 1 and all(t.shape == call.shape for t in call.given)
-    return None if plain else "only the plain sum of tensors of one shape has a rule"
-
-
-def _only_channels(a: SimpleNamespace, call: Call) -> str | None:
-    plain = getattr(a, "axis", a.dim) in (1, 1 - len(call.shape)) and len(call.inputs) == len(a.tensors)
-    return None if plain else "only the concatenation of channels (dim=1) of tensors made from the image has a rule"
-
-
-def _only_whole_maps(a: SimpleNamespace, call: Call) -> str | None:
-    dims = {d % a.input.ndim for d in (a.dim if isinstance(a.dim, (tuple, list)) else [a.dim or 0])}
-    return None if dims == {2, 3} and a.input.ndim == 4 else "only the mean over the whole map (dim=(2, 3)) has a rule"
-
-
 # ---- the tables ----
 
 @dataclass(frozen=True)
@@ -414,71 +250,72 @@ class Operation:
 
     parameters: str
     rule: Rule
-    slide: Callable[[SimpleNamespace, Call], Sliding | None] = _unmoved
-    limits: Callable[[SimpleNamespace, Call], str | None] = _none
+    slide: Callable[[SimpleNamespace, Call], Sliding | None] = slides.unmoved
+    limits: Callable[[SimpleNamespace, Call], str | None] = refusals.none
     axes: tuple[int, ...] = (2, 4)
 
 
 _FUNCTIONS: dict[Operation, tuple[Callable, ...]] = {
-    Operation("input weight bias=None stride=1 padding=0 dilation=1 groups=1", filter_transposed, _convolution):
+    Operation("input weight bias=None stride=1 padding=0 dilation=1 groups=1", filter_transposed, slides.convolution):
         (F.conv2d, torch.conv2d),
     Operation("input inplace=False", rectify):
         (F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
     Operation("input max_val=6.0 inplace=False", rectify): (F.relu6,),
-    Operation("input min_val=-1.0 max_val=1.0 inplace=False", rectify, limits=_only_rectifying):
+    Operation("input min_val=-1.0 max_val=1.0 inplace=False", rectify, limits=refusals.only_rectifying):
         (F.hardtanh, F.hardtanh_),
-    Operation("input threshold value inplace=False", rectify, limits=_only_rectifying):
+    Operation("input threshold value inplace=False", rectify, limits=refusals.only_rectifying):
         (F.threshold, torch.threshold),
-    Operation("input min=None max=None", rectify, limits=_only_rectifying):
+    Operation("input min=None max=None", rectify, limits=refusals.only_rectifying):
         (torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip, torch.clip_,
          torch.Tensor.clip, torch.Tensor.clip_, torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min,
          torch.Tensor.clamp_min_),
-    Operation("input other", rectify, limits=_only_above_zero): (torch.maximum, torch.Tensor.maximum),
-    Operation("input negative_slope=0.01 inplace=False", rectify, limits=_only_positive_slopes):
+    Operation("input other", rectify, limits=refusals.only_above_zero): (torch.maximum, torch.Tensor.maximum),
+    Operation("input negative_slope=0.01 inplace=False", rectify, limits=refusals.only_positive_slopes):
         (F.leaky_relu, F.leaky_relu_),
     Operation("input lower=0.125 upper=0.3333333333333333 training=False inplace=False", rectify,
-              limits=_only_positive_slopes): (F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_),
-    Operation("input weight", rectify, limits=_only_positive_slopes): (torch.prelu, torch.Tensor.prelu),
+              limits=refusals.only_positive_slopes): (F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_),
+    Operation("input weight", rectify, limits=refusals.only_positive_slopes): (torch.prelu, torch.Tensor.prelu),
     Operation("input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False",
-              unpool, _pooling): (F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d),
-    Operation("input output_size return_indices=False", unpool, _adaptive_pooling, _only_even_windows):
+              unpool, slides.pooling): (F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d),
+    Operation("input output_size return_indices=False", unpool, slides.adaptive_pooling, refusals.only_even_windows):
         (F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices),
     Operation("input size alpha=0.0001 beta=0.75 k=1.0", pass_through): (F.local_response_norm,),
-    Operation("input p=0.5 training=True inplace=False", pass_through, limits=_not_training):
+    Operation("input p=0.5 training=True inplace=False", pass_through, limits=refusals.not_training):
         (F.dropout, F.dropout2d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout),
     Operation("input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05", scale,
-              limits=_only_running_statistics): (F.batch_norm,),
+              limits=refusals.only_running_statistics): (F.batch_norm,),
     Operation("input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True divisor_override=None",
-              spread, _pooling): (F.avg_pool2d,),
-    Operation("input output_size", spread_adaptive, _adaptive_pooling): (F.adaptive_avg_pool2d,),
-    Operation("input dim=None keepdim=False", spread_mean, _everything, _only_whole_maps):
+              spread, slides.pooling): (F.avg_pool2d,),
+    Operation("input output_size", spread_adaptive, slides.adaptive_pooling): (F.adaptive_avg_pool2d,),
+    Operation("input dim=None keepdim=False", spread_mean, slides.everything, refusals.only_whole_maps):
         (torch.mean, torch.Tensor.mean),
-    Operation("input weight bias=None", weigh, _everything, _only_flat): (F.linear,),
+    Operation("input weight bias=None", weigh, slides.everything, refusals.only_flat): (F.linear,),
     Operation("input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1", filter_again,
-              _transposed_convolution): (F.conv_transpose2d, torch.conv_transpose2d),
-    Operation("input size=None scale_factor=None mode='nearest'", filter_again, _enlargement, _only_repeating, (4,)):
-        (F.interpolate,),
-    Operation("input pad mode='constant' value=None", unpad, _padding, _only_constant_borders, (4,)): (F.pad,),
-    Operation("input start_dim=0 end_dim=-1", reshape, _everything, _only_flattening):
+              slides.transposed_convolution): (F.conv_transpose2d, torch.conv_transpose2d),
+    Operation("input size=None scale_factor=None mode='nearest'", filter_again, slides.enlargement,
+              refusals.only_repeating, (4,)): (F.interpolate,),
+    Operation("input pad mode='constant' value=None", unpad, slides.padding, refusals.only_constant_borders, (4,)):
+        (F.pad,),
+    Operation("input start_dim=0 end_dim=-1", reshape, slides.everything, refusals.only_flattening):
         (torch.flatten, torch.Tensor.flatten),
-    Operation("input *shape", reshape, _reshaping, _only_regrouping, (2, 3, 4, 5)):
+    Operation("input *shape", reshape, slides.reshaping, refusals.only_regrouping, (2, 3, 4, 5)):
         (torch.reshape, torch.Tensor.reshape, torch.Tensor.view, torch.squeeze, torch.Tensor.squeeze, torch.unsqueeze,
          torch.Tensor.unsqueeze, torch.unflatten, torch.Tensor.unflatten),
-    Operation("input *how", put_back, _moving, _only_lines, (3, 4, 5)):
+    Operation("input *how", put_back, slides.moving, refusals.only_lines, (3, 4, 5)):
         (torch.Tensor.__getitem__, torch.chunk, torch.Tensor.chunk, torch.split, torch.Tensor.split, torch.unbind,
          torch.Tensor.unbind, torch.narrow, torch.Tensor.narrow, torch.select, torch.Tensor.select, torch.flip,
          torch.Tensor.flip, torch.transpose, torch.Tensor.transpose, torch.permute, torch.Tensor.permute),
     Operation("input groups", unshuffle): (F.channel_shuffle, torch.channel_shuffle),
-    Operation("input other rounding_mode=None", multiply, limits=_only_constants):
+    Operation("input other rounding_mode=None", multiply, limits=refusals.only_constants):
         (torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.mul_, torch.div, torch.true_divide, torch.Tensor.div,
          torch.Tensor.div_, torch.Tensor.true_divide),
-    Operation("input other alpha=1", share_signed, limits=_only_plain_sums):
+    Operation("input other alpha=1", share_signed, limits=refusals.only_plain_sums):
         (torch.sub, torch.Tensor.sub, torch.Tensor.sub_, torch.rsub, torch.Tensor.__rsub__),
     Operation("input", negate): (torch.neg, torch.Tensor.neg),
-    Operation("input other alpha=1", share, limits=_only_plain_sums):
+    Operation("input other alpha=1", share, limits=refusals.only_plain_sums):
         (torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__iadd__,
          torch.Tensor.__radd__),
-    Operation("tensors dim=0", split, limits=_only_channels): (torch.cat, torch.concat, torch.concatenate),
+    Operation("tensors dim=0", split, limits=refusals.only_channels): (torch.cat, torch.concat, torch.concatenate),
     Operation("input *rest", pass_through, axes=(2, 3, 4, 5)):
         (torch.clone, torch.Tensor.clone, torch.Tensor.detach, torch.Tensor.contiguous),
 }
@@ -516,7 +353,7 @@ def table(method: str | Table = "deconvnet", unpooling: str = "switches") -> Tab
 def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
     """Why no signal can travel down through a call, with the remedy; None where it can."""
     if call.function not in rules or call.function not in OPERATIONS:
-        return f"it has no rule; look at a layer below it. {reason(call.name)}"
+        return f"it has no rule; look at a layer below it. {refusals.reason(call.name)}"
     if call.strangers:
         return ("it takes a tensor that no recorded call made, or that was changed through a view; register constants "
                 "as buffers and write custom functions in torch's own")
@@ -562,30 +399,7 @@ def _defaults(parameters: str) -> dict[str, Any]:
 
 def slope_of(call: Call) -> Tensor | float:
     """By what a rectifier multiplies what is negative: 0, but for a leaky one; (C, 1, 1) where it learned one each."""
-    return _slope(bind(call))
-
-
-def _slope(a: SimpleNamespace) -> Tensor | float:
-    if hasattr(a, "lower"):
-        return (a.lower + a.upper) / 2
-    return a.weight[:, None, None] if hasattr(a, "weight") else getattr(a, "negative_slope", 0.0)
-
-
-def _bounds(a: SimpleNamespace) -> tuple[Any, Any]:
-    """Between which values a rectifier is linear; None where there is no upper bound."""
-    low = next((getattr(a, key) for key in ("threshold", "min_val", "min") if hasattr(a, key)), 0)
-    return (float("-inf") if low is None else low), getattr(a, "max_val", getattr(a, "max", None))
-
-
-def _regroups(call: Call) -> bool:
-    """Whether a call leaves images, rows and columns as they are, and so at most regroups channels."""
-    before, after = tuple(call.given[0].shape), call.shape
-    return min(len(before), len(after)) > 2 and before[0] == after[0] and before[-2:] == after[-2:]
-
-
-def _pads(a: SimpleNamespace) -> list[int]:
-    """How wide the border is: left, right, top, bottom, and channels before and after."""
-    return [*a.pad, *[0] * 6][:6]
+    return refusals.slope(bind(call))
 
 
 def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
@@ -626,12 +440,6 @@ def _divisors(call: Call, slide: Sliding) -> Tensor:
     means = F.avg_pool2d(ones, *window, **options)
     counts = F.avg_pool2d(ones, *window, **options | {"divisor_override": 1})
     return (counts / means).expand(len(a.input), -1, -1, -1)
-
-
-def _adaptive_size(a: SimpleNamespace) -> Pair:
-    wanted = pair(a.output_size) if not isinstance(a.output_size, (tuple, list)) else a.output_size
-    y, x = (i if o is None else o for i, o in zip(a.input.shape[-2:], wanted, strict=True))
-    return y, x
 
 
 def _adaptive_means(inputs: int, outputs: int, like: Tensor) -> Tensor:
