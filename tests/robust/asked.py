@@ -21,9 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deconvnet import batches, cli, commands, scan  # noqa: F401  (imported before the forks)
-from deconvnet.atlas import build, pages  # noqa: F401
-from deconvnet.figures import make  # noqa: F401
+from deconvnet import cli, gallery, scan  # noqa: F401  (imported before the forks)
 from deconvnet.resume import Checkpoint
 from deconvnet.scanned import decode
 
