@@ -83,18 +83,21 @@ def read_trained(path: Path, card: Card, size: int, weights: str | Path | None =
         raise UsageError(f"There is no weights file {file}." + ("" if weights else f" {path} names it."))
     if card.sha256 is not None and sha256(file.read_bytes()).hexdigest() != card.sha256.lower():
         raise DeconvnetError(f"{file} is damaged, or another: its SHA-256 is not the one in {path}.")
+    weights_there = read_weights(file)
     try:
-        state = rename(read_weights(file), card.rename)
+        state = rename(weights_there, card.rename)
+        preprocess = card.preprocess(card.size or size, len(card.mean or (0, 0, 0)))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-    return Trained(state, str(file), _classes(path, file, card), card.preprocess(card.size or size), card.reversed())
+    return Trained(state, str(file), _classes(path, file, card), preprocess, card.reversed())
 
 
 def build_written(path: Path, card: Card, trained: Trained) -> GraphNetwork:
     """The network that a card lists layer by layer, with its weights. Raises DeconvnetError, naming both files."""
     assert card.layers is not None and trained.preprocess is not None
     try:
-        net = build_layers(card.layers, trained.state, trained.preprocess.size, card.layout == "keras")
+        net = build_layers(card.layers, trained.state, trained.preprocess.size, card.layout == "keras",
+                           trained.preprocess.channels)
     except DeconvnetError as error:
         raise DeconvnetError(f"{path}, with {trained.where}: {error}") from error
     if trained.classes and len(trained.classes) != net.outputs:

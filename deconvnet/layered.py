@@ -113,8 +113,9 @@ _KINDS = {
 }
 
 
-def build_layers(layers: Sequence[Layer], state: Mapping[str, Tensor], size: int, keras: bool = False) -> GraphNetwork:
-    """The network of a list of layers, in evaluation mode, with its weights from ``state``; images are size×size.
+def build_layers(layers: Sequence[Layer], state: Mapping[str, Tensor], size: int, keras: bool = False,
+                 channels: int = 3) -> GraphNetwork:
+    """The network of a list of layers, in evaluation mode, for images (N, channels, size, size), with its weights.
 
     A bias may be missing, nothing else, and nothing may be left over. The filters of ``keras`` are (height, width,
     channels, units), its rows (values, units), and a map is flattened with its channels last. Raises DeconvnetError
@@ -129,8 +130,9 @@ def build_layers(layers: Sequence[Layer], state: Mapping[str, Tensor], size: int
     constants = {name: value.float() for name, value in state.items()}
     nodes = [_node(layer, sources[layer.name], constants) for layer in layers]
     if keras:
-        _flatten_with_channels_first(nodes, constants, size)
-    return GraphNetwork(_graph(nodes, constants, layers), (size, size))
+        _flatten_with_channels_first(nodes, constants, (channels, size, size))
+    text = json.dumps([layer.model_dump() for layer in layers], sort_keys=True)
+    return GraphNetwork(_graph(nodes, constants, channels, nodes[-1].outputs[0], text), (size, size))
 
 
 def _sources(layers: Sequence[Layer]) -> dict[str, list[str]]:
@@ -149,9 +151,8 @@ def _sources(layers: Sequence[Layer]) -> dict[str, list[str]]:
     return sources
 
 
-def _graph(nodes: list[Node], constants: Mapping[str, Tensor], layers: Sequence[Layer]) -> Graph:
-    text = json.dumps([layer.model_dump() for layer in layers], sort_keys=True)
-    return Graph(nodes, dict(constants), IMAGE, (None, 3, None, None), [nodes[-1].outputs[0]], _OPSET,
+def _graph(nodes: Sequence[Node], constants: Mapping[str, Tensor], channels: int, output: str, text: str) -> Graph:
+    return Graph(list(nodes), dict(constants), IMAGE, (None, channels, None, None), [output], _OPSET,
                  hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -195,16 +196,16 @@ def _from_keras(value: Tensor) -> list[int]:
     return {4: [3, 2, 0, 1], 2: [1, 0]}.get(value.ndim, list(range(value.ndim)))
 
 
-def _flatten_with_channels_first(nodes: Sequence[Node], constants: dict[str, Tensor], size: int) -> None:
+def _flatten_with_channels_first(nodes: Sequence[Node], constants: dict[str, Tensor],
+                                 image: tuple[int, int, int]) -> None:
     """Puts the columns of those rows that take a flattened map in the order in which PyTorch flattens it."""
     made = {node.name: number for number, node in enumerate(nodes)}
     for node in nodes:
         above = nodes[made[node.inputs[0]]] if node.inputs[0] in made else None
         if node.kind == "Gemm" and above and above.kind == "Flatten":
-            before = Graph(list(nodes[:made[above.name]]), constants, IMAGE, (None, 3, None, None), [above.inputs[0]],
-                           _OPSET, "00" * 32)
+            before = _graph(nodes[:made[above.name]], constants, image[0], above.inputs[0], "")
             with torch.no_grad():
-                shape = GraphNetwork(before, (size, size))(torch.zeros(1, 3, size, size)).shape  # (1, C, H, W)
+                shape = GraphNetwork(before, image[1:])(torch.zeros(1, *image)).shape  # (1, C, H, W)
             rows = constants[node.inputs[1]]                                     # (units, H·W·C)
             if rows.shape[1] != shape.numel():
                 raise DeconvnetError(f"misshapen: {node.inputs[1]} takes {rows.shape[1]} values, and gets "

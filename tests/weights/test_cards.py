@@ -141,6 +141,17 @@ def test_blue_first_is_turned(place):
     assert net.preprocess.mean == pytest.approx((123 / 255, 117 / 255, 104 / 255))
 
 
+def test_one_number_for_a_mean_is_a_network_of_grey(tmp_path):
+    save_file({"conv1.weight": torch.rand(4, 1, 3, 3)}, tmp_path / "w.safetensors")
+    (tmp_path / "net.yaml").write_text("weights: w.safetensors\nsize: 28\nmean: [0.13]\nstd: [0.31]\n"
+                                       "layers: [{name: conv1, kind: convolution}]")
+    net = deconvnet.load_model(str(tmp_path / "net.yaml"))
+    assert net(net.preprocess(Image.new("RGB", (40, 40), (9, 80, 200)))[None]).shape == (1, 4, 26, 26)
+    (tmp_path / "net.yaml").write_text((tmp_path / "net.yaml").read_text().replace("std: [0.31]", "std: [1, 1, 1]"))
+    with pytest.raises(UsageError, match=r"net\.yaml: mean and std"):
+        deconvnet.load_model(str(tmp_path / "net.yaml"))
+
+
 # ---- for networks that are code, or ours ----
 
 MINE = """

@@ -66,9 +66,10 @@ def test_what_comes_damaged_is_refused_and_not_kept(offered):
     assert not offered["file"].exists()
 
 
-def test_what_was_damaged_since_is_refused(offered):
+@pytest.mark.parametrize("damage", [lambda content: content[:-5] + b"abcde", lambda content: content[:1000]])
+def test_what_was_damaged_since_is_refused(offered, damage):
     deconvnet.load_model(NAME, "DEFAULT")
-    offered["file"].write_bytes(offered["content"][:-5] + b"abcde")
+    offered["file"].write_bytes(damage(offered["content"]))
     with pytest.raises(DeconvnetError, match=r"is damaged.*Delete it"):
         deconvnet.load_model(NAME, "DEFAULT")
 
