@@ -500,8 +500,6 @@ def _gathered(values: Tensor, where: Tensor, axis: int) -> Tensor:
     if bool(((where < -size) | (where >= size)).any()):
         raise Unsupported(f"it takes places outside the {size} there are")
     shape = [*values.shape[:axis], *where.shape, *values.shape[axis + 1:]]
-    if prod(shape) > LIMIT:
-        raise Unsupported(f"it would make {prod(shape):,} numbers")
     flat = (where % size).flatten().to(values.device)
     return torch.reshape(torch.index_select(values, axis, flat), shape)
 

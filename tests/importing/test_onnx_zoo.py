@@ -54,18 +54,19 @@ def check_up(model, net):
 
 
 def check_down(net):
-    """The strongest units of an early and of the deepest convolution."""
+    """The strongest units of the deepest convolution, under which all the others lie; in double precision, in which no
+    two ways to round put a maximum of so many layers in another place."""
+    net.double()
     convs = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d)]
     assert obstacles(net, convs) == {}
-    batch = torch.from_numpy(images(1))
+    batch = torch.from_numpy(images(1)).double()
     tape = deconvnet.record(net, batch)
-    for layer in (convs[len(convs) // 3], convs[-1]):
-        maps = tape.activations(layer)[0]
-        units = [(0, *np.unravel_index(int(place), maps.shape)) for place in maps.flatten().topk(2).indices]
-        ours = deconvnet.project(tape, layer, units).on_canvas()
-        theirs = differentiated(net, batch, layer, units, "deconvnet")
-        assert theirs.abs().amax((1, 2, 3)).min() > 0
-        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+    maps = tape.activations(convs[-1])[0]
+    units = [(0, *np.unravel_index(int(place), maps.shape)) for place in maps.flatten().topk(2).indices]
+    ours = deconvnet.project(tape, convs[-1], units).on_canvas()
+    theirs = differentiated(net, batch, convs[-1], units, "deconvnet")
+    assert theirs.abs().amax((1, 2, 3)).min() > 0
+    assert (ours - theirs).norm() <= 1e-10 * theirs.norm()
 
 
 def test_layers_are_what_the_file_says(tmp_path):
