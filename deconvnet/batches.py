@@ -151,32 +151,41 @@ def _load(numbered: _Numbered, chunks: Any, collate: Callable[[list[_Item]], Any
     loader = DataLoader(numbered, batch_sampler=chunks, collate_fn=collate, num_workers=workers,
                         worker_init_fn=wait_for_the_parent,
                         generator=torch.Generator())  # its own: the caller's random numbers stay as they are
-    iterator: Any = None
+    iterator, before, waiting = None, None, False
     there: Sequence[BaseProcess] = ()
-    told = None  # torch's handler, which raises an error wherever the program is: it is heard where we wait for a batch
+
+    def tell(*_: Any) -> None:
+        """In the place of torch's handler, which raises an error wherever the program is, and again and again."""
+        nonlocal waiting
+        if waiting and any(worker.exitcode for worker in there):
+            waiting = False
+            raise _Died(_how_they_ended(there))
+
     try:
         with uninterrupted():
             iterator = iter(loader)
             there = getattr(iterator, "_workers", ())
-        told = _on_deaths(signal.SIG_DFL)
+            before = _on_deaths(tell)
         while True:
-            _on_deaths(told)
+            waiting = True
+            tell()  # of one that died meanwhile
             batch = next(iterator, None)
-            _on_deaths(signal.SIG_DFL)
+            waiting = False
             if batch is None:
                 return
             yield batch
     except (RuntimeError, OSError, EOFError) as error:  # OSError, EOFError: while it handed over what it had read
+        waiting = False
         if not wait([worker.sentinel for worker in there], timeout=1):
             raise
-        raise _Died(", ".join(_how_it_ended(worker) for worker in there if worker.exitcode is not None)) from error
+        raise _Died(_how_they_ended(there)) from error
     finally:
-        now = _on_deaths(signal.SIG_DFL)
+        waiting = False
         for worker in there:
             worker.kill()
             worker.join()
         del iterator
-        _on_deaths(told or now)
+        _on_deaths(before)
 
 
 def _on_deaths(handler: Any) -> Any:
@@ -186,9 +195,10 @@ def _on_deaths(handler: Any) -> Any:
     return signal.signal(signal.SIGCHLD, handler)
 
 
-def _how_it_ended(process: BaseProcess) -> str:
-    code = process.exitcode
-    return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+def _how_they_ended(processes: Sequence[BaseProcess]) -> str:
+    """The signal or exit code of those that have ended."""
+    codes = [process.exitcode for process in processes if process.exitcode is not None]
+    return ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
 
 
 def _as_inputs(batch: Batch, images: Pixels, device: torch.device | None) -> Batch:

@@ -3,9 +3,10 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,13 +43,36 @@ def stoppable(message: str, again: Callable[[int], None]) -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Puts off what SIGINT and SIGTERM do until it ends: for what takes a moment and must not be left half done."""
+    """Puts off what a SIGINT or SIGTERM does until it ends: for what takes a moment and must not be left half done.
+
+    Whoever asks twice does not wait.
+    """
     came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            _obey(came, before, frame)
+
     try:
-        with _handled_by(lambda number, frame: came.append(number)):
+        with _handled_by(note) as before:
             yield
     finally:
-        _send(came)
+        if len(came) == 1:
+            signal.raise_signal(came[0])
+
+
+def _obey(numbers: list[int], handlers: Mapping[int, Any], frame: FrameType | None) -> None:
+    """Calls the handlers of signals, each also where the one before raises."""
+    if numbers:
+        handler = handlers[numbers[0]]
+        try:
+            if callable(handler):
+                handler(numbers[0], frame)
+            else:  # the system's own: the end
+                os._exit(128 + numbers[0])
+        finally:
+            _obey(numbers[1:], handlers, frame)
 
 
 def end_at_once(code: int) -> None:
@@ -58,27 +82,19 @@ def end_at_once(code: int) -> None:
             signal.signal(number, lambda *_: os._exit(code))
 
 
-def _send(numbers: list[int]) -> None:
-    """Sends this process signals, each also where the handler of the one before raises."""
-    if numbers:
-        try:
-            signal.raise_signal(numbers[0])
-        finally:
-            _send(numbers[1:])
-
-
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While it lasts, a handler gets SIGINT and SIGTERM, if they can be had and were not ignored."""
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Mapping[int, Any]]:
+    """While it lasts, a handler gets SIGINT and SIGTERM, if they can be had and were not ignored; who got them before.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield {}
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: there for number, there in before.items() if there not in (None, signal.SIG_IGN)}
     try:
         for number in before:
             signal.signal(number, handler)
-        yield
+        yield before
     finally:
         for number, there in before.items():
             signal.signal(number, there)

@@ -2,8 +2,9 @@
 
 It has imported everything, so that a command costs a fork: python asked.py FOLDER CASES, in JSON. A case has ``words``,
 typed in a folder of its own; ``hangs``, (module, name, call) each: the call of that function from which nothing
-returns, which is when the next of the ``signals`` is sent, to the whole ``group`` or to the command alone; and
-``save``, where the state is saved after every batch. Instead of hanging it may be asked ``after`` so many seconds.
+returns (or soon, where a number of seconds comes last), which is when the next of the ``signals`` is sent, to the whole
+``group`` or to the command alone; and ``save``, where the state is saved after every batch. Instead of hanging it may
+be asked ``after`` so many seconds.
 """
 
 import importlib
@@ -50,8 +51,8 @@ def prepare(folder: Path) -> None:
         Image.fromarray(noise.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / "my photos" / f"{n:02}.png")
 
 
-def hanging(module: str, name: str, call: int, mark: Path) -> None:
-    """Has a function never return from its so-manieth call, and leave a mark; in whatever process that is."""
+def hanging(mark: Path, module: str, name: str, call: int, seconds: float = 1e6) -> None:
+    """Has a function leave a mark in its so-manieth call, in whatever process that is, and go on long after."""
     owner = importlib.import_module(module)
     *path, name = name.split(".")
     for part in path:
@@ -61,8 +62,7 @@ def hanging(module: str, name: str, call: int, mark: Path) -> None:
     def function(*args, **options):
         if next(calls) == call:
             mark.touch()
-            while True:
-                time.sleep(60)
+            time.sleep(seconds)
         return real(*args, **options)
 
     setattr(owner, name, function)
@@ -84,7 +84,7 @@ def begin(case: dict, folder: Path) -> int:
     if case.get("save"):  # the state, after every batch
         Checkpoint.save_if_due = Checkpoint._save
     for number, hang in enumerate(case.get("hangs", [])):
-        hanging(*hang, folder / f"mark{number}")
+        hanging(folder / f"mark{number}", *hang)
     cli.program()
     raise AssertionError
 
