@@ -15,7 +15,8 @@ from .layered import Layer, build_layers
 from .models import MODELS
 from .weights import Trained, read_weights, rename
 
-_IMAGES = {"preset", "channels", "scale", "mean", "std", "size", "resize"}  # the keys that say how images are made
+# the keys that say how images are made
+_IMAGES = {"preset", "channels", "scale", "mean", "std", "size", "resize", "stretch"}
 _WORDNET = re.compile(r"n\d{8}\s+")  # before the names in ImageNet's own lists
 
 

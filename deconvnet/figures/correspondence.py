@@ -136,6 +136,8 @@ class _Geometry:
             return cls(WINDOW, WINDOW, 0, 0, WINDOW, preprocess.size)
         if not isinstance(images, Pictures):
             raise UsageError("parts are boxes in photographs of a folder or built-in ones")
+        if preprocess.stretch:
+            raise UsageError("parts are boxes in pictures that keep their shape, and this network's are stretched")
         width, height = images.picture(number).size
         side = preprocess.size * min(width, height) / preprocess.resize
         return cls(height, width, (height - side) / 2, (width - side) / 2, side, preprocess.size)

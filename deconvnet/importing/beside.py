@@ -34,6 +34,7 @@ class Beside(Part):
     std: Annotated[Each | None, Field(description="divided by, in that order and scale")] = None
     size: Annotated[int | None, Field(ge=1, description="side of the images, where the file leaves it open")] = None
     resize: Annotated[int | None, Field(ge=1, description="the short side before the centre is cut out")] = None
+    stretch: Annotated[bool, Field(description="whether both sides are resized, and not the short one")] = False
     classes: Annotated[tuple[str, ...] | str, Field(description="names, or a text file beside with one a line")] = ()
     sha256: Annotated[str | None, Field(description="of the network's file, which must be that one")] = None
 
@@ -61,7 +62,8 @@ class Beside(Part):
         order = slice(None, None, -1 if self.reversed() else 1)
         both: list[list[float]] = [list(mean)[order], list(std)[order]]
         means, stds = (tuple(value / scale for value in values) for values in both)
-        return Preprocess(size, self.resize or (256 if size <= 256 else round(size * 8 / 7)), means, stds)
+        resize = self.resize or (256 if size <= 256 else round(size * 8 / 7))
+        return Preprocess(size, resize, means, stds, stretch=self.stretch)
 
 
 def read_beside(file: Path) -> Beside:

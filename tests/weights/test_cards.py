@@ -246,3 +246,16 @@ def test_vgg_takes_red_first():
     with np.load(DATA / "vgg16_conv3_3/vgg16_conv3_3.npz", allow_pickle=False) as raw:
         assert np.array_equal(net.conv1_1.weight.detach().numpy(), raw["conv1_1.weight"][:, ::-1])
     assert net.preprocess.mean == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
+
+
+def test_pictures_may_be_stretched(place):
+    """Both sides to 36 and the centre, whatever the shape: of a picture in stripes, stripes of other widths."""
+    (place / "net.yaml").write_text(NET.replace("resize: 36", "resize: 36\nstretch: true"))
+    net = deconvnet.load_model(str(place / "net.yaml"))
+    pixels = np.zeros((36, 72, 3), np.uint8)
+    pixels[:, ::2] = pixels[:, 1::2] = np.arange(36, dtype=np.uint8)[None, :, None] * 7
+    found = np.asarray(net.preprocess.view(Image.fromarray(pixels)))[..., 0].astype(int)
+    assert found.shape == (32, 32) and np.abs(found - np.arange(2, 34) * 7).max() <= 2
+    assert net.preprocess.settings()["stretch"] is True
+    plain = deconvnet.images.Preprocess(32, 36)
+    assert "stretch" not in plain.settings() and plain != deconvnet.images.Preprocess(32, 36, stretch=True)
