@@ -10,6 +10,7 @@ import sys
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from inspect import signature
@@ -27,6 +28,8 @@ from .stopping import end_at_once, stoppable
 def program() -> NoReturn:
     """The command line as a program of its own, whose end Ctrl-C and TERM only hasten."""
     code = main()
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()  # whoever ends at once leaves what was printed behind
     end_at_once(code)
     sys.exit(code)
 

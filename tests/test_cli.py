@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -307,3 +308,12 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(place, capsys, monkeypatch):
 def test_debug_shows_where_an_error_came_from(place):
     with pytest.raises(deconvnet.DeconvnetError):
         main(["describe", "nothing", "--debug"])
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_what_a_command_printed_arrives_though_it_is_ended_while_it_tidies_up(signal):
+    code = ("import os, signal, sys; from deconvnet import cli; cli.main = lambda: print('all of it') or 0; "
+            f"sys.exit = lambda code: signal.raise_signal(signal.{signal}); cli.program()")
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=buffered)
+    assert ran.stdout == "all of it\n"
