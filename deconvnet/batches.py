@@ -148,18 +148,26 @@ def _read_alone(numbered: _Numbered, number: int) -> _Item:
 def _load(numbered: _Numbered, chunks: Any, collate: Callable[[list[_Item]], Any],
           workers: int) -> Generator[Any]:
     """What is collated of each chunk. Raises _Died if a worker did. Closing it kills them, for one may hang."""
+    if not workers:  # what needs no process touches none, and no signal
+        yield from (collate([numbered[number] for number in chunk]) for chunk in chunks)
+        return
     loader = DataLoader(numbered, batch_sampler=chunks, collate_fn=collate, num_workers=workers,
                         worker_init_fn=wait_for_the_parent,
                         generator=torch.Generator())  # its own: the caller's random numbers stay as they are
     iterator, before, waiting = None, None, False
     there: Sequence[BaseProcess] = ()
 
-    def tell(*_: Any) -> None:
-        """In the place of torch's handler, which raises an error wherever the program is, and again and again."""
+    def tell(*heard: Any) -> None:
+        """In the place of torch's handler, which raises an error wherever the program is, and again and again.
+
+        What the caller's own processes do goes on to whoever heard of it before.
+        """
         nonlocal waiting
         if waiting and any(worker.exitcode for worker in there):
             waiting = False
             raise _Died(_how_they_ended(there))
+        if heard and callable(before) and all(worker.exitcode is None for worker in there):
+            before(*heard)
 
     try:
         with uninterrupted():

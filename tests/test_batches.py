@@ -1,5 +1,9 @@
 """Images in batches: pixels that become inputs late give what each item gives, from any number of processes."""
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +98,23 @@ def test_a_labelled_iterable_that_begins_anew_goes_on_where_it_was(tmp_path):
     found = scan(identity(), source(size=4), batch_size=3, checkpoint=tmp_path / "state")  # cut otherwise, in one order
     assert found.count == 23
     assert contents(found, tmp_path) == contents(scan(identity(), source(), batch_size=3), tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="nobody hears here of a process that ends")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_of_its_own_processes_the_caller_hears_as_before(workers):
+    for _ in batches(Noise(1), (0, 1), 0, 1, 1):  # has torch set its own handler, which it does once
+        pass
+    heard = []
+
+    def hear(*_):
+        heard.append(len(begun))
+
+    before, begun = signal.signal(signal.SIGCHLD, hear), []
+    try:
+        for _ in batches(Noise(6), (0, 1), 0, 2, workers):
+            begun.append(subprocess.Popen([sys.executable, "-S", "-c", ""]))
+            begun[-1].wait()
+        assert heard[:3] == [1, 2, 3] and signal.getsignal(signal.SIGCHLD) == hear  # and perhaps of the reader itself
+    finally:
+        signal.signal(signal.SIGCHLD, before)
