@@ -42,8 +42,11 @@ def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     if not caffemodel.is_file():
         raise UsageError(f"There is no file {caffemodel}.")
     net = cache(partial(_opened, cv2, prototxt, caffemodel))  # not before the prototxt has been understood
-    made = Translation(prototxt, text, partial(_weights_of, net, caffemodel))
-    said = _compare(net(), made)
+    try:
+        made = Translation(prototxt, text, partial(_weights_of, net, caffemodel))
+        said = _compare(net(), made)
+    except (ValueError, TypeError, LookupError, OverflowError) as error:  # a word for a number, a size of nothing
+        raise DeconvnetError(f"{prototxt} does not make sense: {_brief(error)}") from error
     content, weights = save(made.state), out.with_suffix(".safetensors")
     about = {"weights": weights.name, "sha256": hashlib.sha256(content).hexdigest(), **made.images(), "size": made.size}
     lines = [yaml.safe_dump(layer, default_flow_style=True, width=10_000, sort_keys=False) for layer in made.layers]

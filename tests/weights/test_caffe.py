@@ -1,5 +1,6 @@
 """Networks from Caffe's files: OpenCV runs the same files, layer by layer; what is not run here is refused."""
 
+import random
 import re
 
 import caffe_files as caffe
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from squeezenet import DATA
+from test_damaged_weights import mutations
 
 import deconvnet
 from deconvnet import cli
@@ -154,6 +156,31 @@ def test_every_cut_of_a_caffemodel_is_refused(tmp_path):
         with pytest.raises(DeconvnetError, match="branches"):
             convert(prototxt, caffemodel, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("count", [pytest.param(60, id="some"),
+                                   pytest.param(1000, id="many", marks=pytest.mark.extended)])
+@pytest.mark.parametrize("which", [0, 1])
+def test_changed_files_give_our_error_or_what_opencv_gives(tmp_path, which, count):
+    files = write(tmp_path, "branches")
+    whole, errors = files[which].read_bytes(), 0
+    for changed in mutations(whole, count, random.Random(0)):
+        files[which].write_bytes(changed)
+        try:
+            convert(*files)
+        except DeconvnetError:
+            errors += 1
+    assert errors >= count / 2
+
+
+@pytest.mark.parametrize("text", ["num_output: r", "kernel_size: 0", "kernel_size: 1e99", "pad: -1", "stride: 'x'",
+                                  "num_output: 0", "kernel_size { a: 1 }"])
+def test_numbers_that_make_no_sense_are_our_error(tmp_path, text):
+    prototxt, caffemodel, out = write(tmp_path, "zf")
+    name = text.split(":")[0].split(" ")[0]
+    prototxt.write_text(re.sub(rf"{name}: \S+", text, prototxt.read_text(), count=1))
+    with pytest.raises(DeconvnetError):
+        convert(prototxt, caffemodel, out)
 
 
 def test_the_command_line(tmp_path, capsys):
