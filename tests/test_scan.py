@@ -270,7 +270,8 @@ def test_a_scan_has_the_numbers_of_a_tape(monkeypatch):
 
     monkeypatch.setattr("deconvnet.contrast.local_response_norm", noted)
     top, tape = scan(net, images, k=12, batch_size=5), record(net, images)
-    assert net.formats == {True, False} and normalised == [5, 5, 5]  # the scan in its way, the tape in torch's
+    assert net.formats == {True, False} and normalised == [5, 5, 5, 12]  # the scan's batches, then the tape's
+    torch.testing.assert_close(tape.activations("conv2"), net(images).detach(), rtol=1e-5, atol=1e-6)  # torch's own
     for layer in ("conv1", "conv2"):
         maps, found = tape.activations(layer), top[layer]
         n, u = found.images, torch.arange(len(found.images))[:, None]
@@ -475,7 +476,7 @@ def test_images_of_different_sizes(workers, batch_size):
     (Pictures(["a.png"]), "Image 0 must be .* not str"),
     (Pictures([torch.zeros(3, 4, 4, dtype=torch.uint8)]), "not torch.uint8"),
     (Pictures(tied_images(1), ["cat"]), "label of image 0"),
-    (torch.zeros(3, 4, 4), r"must be \(N, 3, H, W\)"),
+    (torch.zeros(3, 4, 4), r"must be \(N, C, H, W\)"),
     (["a.png"], "not str"),
     ([(tied_images(2), torch.tensor([1]))], "2 images and 1 labels"),
     (7, "not int"),
