@@ -37,7 +37,7 @@ def stoppable(message: str, again: Callable[[int], None]) -> Iterator[None]:
             again(number)
         raise Stopped(message, number)
 
-    with _handled_by(stop):
+    with handled_by(stop):
         yield
 
 
@@ -55,7 +55,7 @@ def uninterrupted() -> Iterator[None]:
             _obey(came, before, frame)
 
     try:
-        with _handled_by(note) as before:
+        with handled_by(note) as before:
             yield
     finally:
         if len(came) == 1:
@@ -83,7 +83,7 @@ def end_at_once(code: int) -> None:
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Mapping[int, Any]]:
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Mapping[int, Any]]:
     """While it lasts, a handler gets SIGINT and SIGTERM, if they can be had and were not ignored; who got them before.
     """
     if threading.current_thread() is not threading.main_thread():

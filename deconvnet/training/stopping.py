@@ -1,13 +1,11 @@
 """Stopping: between two steps the first Ctrl-C or SIGTERM is a request; any other is obeyed at once."""
 
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..stopping import Stopped, wait_for_the_parent
+from ..stopping import Stopped, handled_by, wait_for_the_parent
 
 __all__ = ["Request", "Stopped", "requests_to_stop", "wait_for_the_parent"]
 
@@ -26,7 +24,10 @@ class Request:
 
 @contextmanager
 def requests_to_stop() -> Iterator[Request]:
-    """While it lasts, SIGINT and SIGTERM are noted in what is yielded, or raise Stopped: the second one always does."""
+    """While it lasts, SIGINT and SIGTERM are noted in what is yielded, or raise Stopped: the second one always does.
+
+    A signal that was ignored before stays ignored; outside the main thread nothing is changed.
+    """
     request, owner = Request(), os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -36,13 +37,5 @@ def requests_to_stop() -> Iterator[Request]:
             raise Stopped("stopped at once; the same command goes on from the last checkpoint", number)
         request.number = number
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+    with handled_by(note):
         yield request
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-

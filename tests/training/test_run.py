@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGINT, SIGTERM, default_int_handler, getsignal
+from signal import SIG_IGN, SIGINT, SIGTERM, default_int_handler, getsignal, raise_signal, signal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.images import Preprocess
 from deconvnet.training import Stage, data
 from deconvnet.training.run import Run
+from deconvnet.training.stopping import requests_to_stop
 
 
 class Pull(Exception):
@@ -98,6 +99,17 @@ def test_a_second_request_is_obeyed_at_once(tree: Path, tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt, match="at once"):
         training.train(recipe(tree), tmp_path, progress=False)
     assert getsignal(SIGINT) is default_int_handler
+
+
+def test_a_signal_that_was_ignored_is_no_request() -> None:
+    before = signal(SIGINT, SIG_IGN)  # as a shell's & has it in a script
+    try:
+        with requests_to_stop() as request:
+            request.heeded = True
+            raise_signal(SIGINT)
+        assert request.number == 0 and getsignal(SIGINT) is SIG_IGN
+    finally:
+        signal(SIGINT, before)
 
 
 def test_checkpoints_are_written_between_steps_when_it_is_time(tree, tmp_path, finished, monkeypatch) -> None:
