@@ -120,7 +120,7 @@ def _read(numbered: _Numbered, chunks: Sequence[Sequence[int]], size: int, worke
     """A batch of each chunk of images.
 
     Where a worker dies, for a decoder may crash or memory be short, the next batch is read once more, one image after
-    the other, each in a process of its own; an image that kills that one too is unreadable.
+    the other, by another process; an image that kills a process of its own too is unreadable.
     """
     assemble, at = partial(_assemble, size=size, pixels=numbered.pixels), 0
     while at < len(chunks):
@@ -130,8 +130,20 @@ def _read(numbered: _Numbered, chunks: Sequence[Sequence[int]], size: int, worke
                 yield batch
         except _Died as died:
             warnings.warn(f"A process that read images died ({died}): some are read again, one by one", stacklevel=2)
-            yield assemble([_read_alone(numbered, number) for number in chunks[at]])
+            yield assemble(_one_by_one(numbered, chunks[at]))
             at += 1
+
+
+def _one_by_one(numbered: _Numbered, numbers: Sequence[int]) -> list[_Item]:
+    """The images as another process hands them over, as long as it lives; the one at which it dies is read alone."""
+    items: list[_Item] = []
+    while rest := [[number] for number in numbers[len(items):]]:
+        try:
+            for [item] in _load(numbered, rest, list, 1):
+                items.append(item)
+        except _Died:
+            items.append(_read_alone(numbered, numbers[len(items)]))
+    return items
 
 
 def _read_alone(numbered: _Numbered, number: int) -> _Item:

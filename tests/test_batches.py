@@ -1,5 +1,6 @@
 """Images in batches: pixels that become inputs late give what each item gives, from any number of processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -118,3 +119,25 @@ def test_of_its_own_processes_the_caller_hears_as_before(workers):
         assert heard[:3] == [1, 2, 3] and signal.getsignal(signal.SIGCHLD) == hear  # and perhaps of the reader itself
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+class Deadly(Noise):
+    """Of whose pictures two kill whatever reads them; notes by which process each was read."""
+
+    def view(self, index):
+        with (self.notes / str(index)).open("a") as file:
+            file.write(f"{os.getpid()} ")
+        if index in (3, 6):
+            os.abort()
+        return super().view(index)
+
+
+def test_not_every_image_needs_a_process_where_some_kill_theirs(tmp_path):
+    data = Deadly(24)
+    data.notes = tmp_path
+    with pytest.warns(UserWarning, match="read again, one by one"):
+        [batch] = batches(data, (0, 1), 0, 24, 1)
+    assert [number for number, *_ in batch.unreadable] == [3, 6] and len(batch.numbers) == 22
+    readers = [(tmp_path / str(index)).read_text().split() for index in range(24)]
+    assert len(readers[3]) >= 2 and all(readers)
+    assert len({pid for pids in readers for pid in pids}) < 12  # seven, or more if deaths outran what was read
