@@ -4,6 +4,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait
@@ -129,6 +130,8 @@ def _read(numbered: _Numbered, chunks: Sequence[Sequence[int]], size: int, worke
                 at += 1
                 yield batch
         except _Died as died:
+            if at == len(chunks):  # it died when all was read
+                return
             warnings.warn(f"A process that read images died ({died}): some are read again, one by one", stacklevel=2)
             yield assemble(_one_by_one(numbered, chunks[at]))
             at += 1
@@ -142,15 +145,16 @@ def _one_by_one(numbered: _Numbered, numbers: Sequence[int]) -> list[_Item]:
             for [item] in _load(numbered, rest, list, 1):
                 items.append(item)
         except _Died:
-            items.append(_read_alone(numbered, numbers[len(items)]))
+            items += [_read_alone(numbered, number) for number in numbers[len(items):][:1]]  # none, if all was read
     return items
 
 
 def _read_alone(numbered: _Numbered, number: int) -> _Item:
     """An image as it was handed over to a process of its own, which it may kill."""
     try:
-        [[item]] = _load(numbered, [[number]], list, 1)
-        return item
+        with closing(_load(numbered, [[number]], list, 1)) as reading:
+            [item] = next(reading)
+            return item
     except _Died as died:
         files = getattr(numbered.images, "files", None)
         return _Item(number, unreadable=(str(files[number]) if files else f"image {number}",
