@@ -42,8 +42,9 @@ def scan_together(net: nn.Module, images: Any, out: Path, here: Here, *, provena
     parts.open(here)
     shard = (here.rank, here.world)
     like = blank_scan(images, options["k"], options["per_image"], shard, provenance)
-    if not here.agree(json.dumps([like.provenance, like.files])):
-        raise DeconvnetError("The processes do not scan the same: weights, images or versions differ between them")
+    if not here.agree(json.dumps([like.provenance, like.files, here.device.type])):
+        raise DeconvnetError("The processes do not scan the same: weights, images, versions or kinds of device differ "
+                             "between them")
     if not parts.has(here.rank, like):
         scan(net, images, device=here.device, provenance=provenance, progress=progress and here.first, shard=shard,
              out=parts.file(here.rank), checkpoint=parts.state(here.rank), **options)

@@ -193,6 +193,24 @@ def test_processes_that_do_not_see_the_same_folder(tmp_path) -> None:
         parts.together()
 
 
+def test_processes_on_devices_of_different_kinds_are_refused(tmp_path) -> None:
+    words = []
+
+    class Asked(Here):
+        def wait(self) -> None:
+            pass
+
+        def agree(self, word: str) -> bool:
+            words.append(word)
+            return False
+
+    (tmp_path / "out.parts").mkdir()
+    for device in ("cpu", "cuda", "cuda:1"):  # as where one of two machines has no GPU
+        with pytest.raises(DeconvnetError, match=r"do not scan the same: .* kinds of device differ"):
+            sharing.share(tmp_path / "out")(Asked(1, 2, torch.device(device)))
+    assert words[0] != words[1] == words[2]
+
+
 # ---- torchrun ----
 
 MODEL = """
