@@ -55,7 +55,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
         checkpoint: a file in which the state is kept while the scan runs, and from which the same call goes on after
             an interruption, to the same result; the state before the last is beside it, as NAME.previous. Both are
             deleted at the end. Only one process at a time may have it.
-        every: seconds between two checkpoints.
+        every: seconds between two checkpoints; more where saving one takes long.
         out: a file to save the result in. Only when it is there is the checkpoint deleted.
 
     Raises UsageError for wrong arguments, a layer that does not exist, no images, images of different sizes; and
