@@ -73,8 +73,9 @@ def read_beside(file: Path) -> Beside:
 
 
 def path_beside(file: Path) -> Path:
-    """Where that YAML is looked for: net.yaml for net.onnx."""
-    return file.with_suffix(".yaml")
+    """Where that YAML is looked for: net.yaml for net.onnx, or net.yml where only that is there."""
+    yaml, short = file.with_suffix(".yaml"), file.with_suffix(".yml")
+    return short if short.is_file() and not yaml.is_file() else yaml
 
 
 def read_classes(file: Path, beside: Beside) -> list[str]:
