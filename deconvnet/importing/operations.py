@@ -311,7 +311,7 @@ def _over_axis(values: Tensor, axis: int, logarithm: bool) -> Tensor:
 def _over_rest(values: Tensor, axis: int, logarithm: bool) -> Tensor:
     """Before opset 13 it worked over all axes from ``axis`` on together."""
     axis %= values.ndim
-    if axis == values.ndim - 1:
+    if all(size == 1 for size in values.shape[axis + 1:]):
         return _over_axis(values, axis, logarithm)
     return _over_axis(values.flatten(axis), axis, logarithm).view_as(values)
 

@@ -275,6 +275,16 @@ def test_without_a_yaml_images_are_made_as_for_the_zoo(tmp_path):
     assert net.preprocess == deconvnet.images.Preprocess(12, 256) and net.classes == []
 
 
+def test_the_yaml_may_end_in_yml(tmp_path):
+    (tmp_path / "net.yml").write_text("classes: [cat, dog]")
+    assert load(small(), tmp_path).classes == ["cat", "dog"]
+    assert beside(tmp_path, "classes: [cow, pig]").classes == ["cow", "pig"]  # the other goes first
+    (tmp_path / "net.yaml").unlink()
+    (tmp_path / "net.yml").write_text("clases: [cat, dog]")
+    with pytest.raises(UsageError, match=r"net\.yml: .*\n.*did you mean classes"):
+        load(small(), tmp_path)
+
+
 @pytest.mark.parametrize(("text", "values"), [
     ("preset: caffe", lambda pixels: pixels[..., ::-1] - (104, 117, 123)),
     ("preset: caffe-vgg", lambda pixels: pixels[..., ::-1] - (103.939, 116.779, 123.68)),
@@ -292,6 +302,12 @@ def test_preprocessing_is_what_the_network_was_trained_with(tmp_path, text, valu
     ((theirs,),) = elsewhere(small(), [values(pixels.astype("d")).transpose(2, 0, 1)[None].astype("f")])
     assert difference(net(given[None]).detach(), theirs) < 1e-4
     assert np.array_equal(net.preprocess.inverse(given), pixels)
+
+
+def test_an_old_softmax_is_what_is_named_where_none_can_be_projected_from(tmp_path):
+    net = load(model([node("GlobalAveragePool", "x", "mean"), node("Softmax", "mean", "y", name="chances")],
+                     [1, 3, 8, 8], opset=9), tmp_path)
+    assert "softmax in chances" in describe(net, (8, 8))[-1].obstacle
 
 
 def test_projections_of_a_network_for_bgr_are_in_rgb(tmp_path):
