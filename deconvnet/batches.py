@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .errors import UnreadableImage, UsageError
+from .errors import DeconvnetError, UnreadableImage, UsageError
 from .stopping import uninterrupted, wait_for_the_parent
 
 
@@ -48,6 +48,7 @@ class _Item(NamedTuple):
     image: Any = None  # (3, H, W), or (H, W, 3) of Pixels
     label: Any = None
     unreadable: tuple[str, str] | None = None
+    problem: DeconvnetError | None = None  # what keeps all images from being read
 
 
 class Batch(NamedTuple):
@@ -58,7 +59,7 @@ class Batch(NamedTuple):
     numbers: list[int]     # (n,) the indices of those images
     labels: list[Any]      # (n,)
     unreadable: list[tuple[int, str, str]]  # index, name, reason
-    problem: str = ""      # what is wrong with the images; said here, for an error from a worker shows a traceback
+    problem: DeconvnetError | None = None  # what ends the scan; handed over, for an error in a worker shows a traceback
 
 
 class _Numbered(Dataset):
@@ -72,6 +73,8 @@ class _Numbered(Dataset):
             item = self._pixels(number) if self.pixels else self.images[number]
         except UnreadableImage as error:
             return _Item(number, unreadable=(error.name, error.reason))
+        except DeconvnetError as error:
+            return _Item(number, problem=error)
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
         return _Item(number, image, label)
 
@@ -256,7 +259,7 @@ def _assemble(items: list[_Item], size: int, pixels: bool = False) -> Batch:
     slots = [slot for slot, item in enumerate(items) if not item.unreadable]
     readable = [items[slot] for slot in slots]
     numbers, labels = [item.number for item in readable], [item.label for item in readable]
-    problem = next(filter(None, (_fault(item, readable[0], pixels) for item in readable)), "")
+    problem = next(filter(None, (_fault(item, readable[0], pixels) for item in readable)), None)
     images = None
     if readable and not problem:
         images = torch.zeros(size, *readable[0].image.shape, dtype=readable[0].image.dtype)
@@ -265,13 +268,15 @@ def _assemble(items: list[_Item], size: int, pixels: bool = False) -> Batch:
     return Batch(images, slots, numbers, labels, unreadable, problem)
 
 
-def _fault(item: _Item, first: _Item, pixels: bool) -> str:
+def _fault(item: _Item, first: _Item, pixels: bool) -> DeconvnetError | None:
     image = item.image
+    if item.problem:
+        return item.problem
     if not pixels and (not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point()):
-        return f"Image {item.number} must be a floating-point tensor (3, H, W), not {kind(image)}"
+        return UsageError(f"Image {item.number} must be a floating-point tensor (3, H, W), not {kind(image)}")
     if image.shape != first.image.shape:
-        return unequal(first.number, first.image.shape, item.number, image.shape)
-    return ""
+        return UsageError(unequal(first.number, first.image.shape, item.number, image.shape))
+    return None
 
 
 def unequal(number: int, shape: Iterable[int], other: int, other_shape: Iterable[int]) -> str:

@@ -7,6 +7,7 @@ converted without a profile, 16-bit pixels are scaled (65535 becomes 255). 32-bi
 because no value of theirs is white.
 """
 
+import errno
 import hashlib
 import importlib.util
 import io
@@ -61,6 +62,8 @@ def _read(decode: Callable[[], Image.Image], name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
             return decode()
     except Exception as error:  # a decoder that is fed hostile bytes may raise anything
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):  # not the image's fault
+            raise DeconvnetError(f"{name} cannot be opened: {error.strerror}. Allow more with ulimit -n") from error
         raise UnreadableImage(name, _reason(error)) from error
 
 

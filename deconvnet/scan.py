@@ -155,7 +155,7 @@ def _check_batch(batch: Batch, result: Scan, shape: torch.Size | None, strict: b
     if strict and batch.unreadable:
         raise UnreadableImage(*batch.unreadable[0][1:])
     if batch.problem:
-        raise UsageError(batch.problem)
+        raise batch.problem
     if batch.images is not None and shape not in (None, batch.images.shape[1:]):
         raise UsageError(unequal(result.shards[0][0], shape or (), batch.numbers[0], batch.images.shape[1:]))
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import faulthandler
 import os
 import signal
 import subprocess
@@ -232,6 +233,23 @@ def test_an_image_that_is_no_longer_what_it_was_is_skipped_and_named(fault, tmp_
     assert torch.equal(top["conv2"].images, torch.tensor([-1, *rest])[alone["conv2"].images + 1])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE], ids=["this process", "the computer"])
+def test_where_no_more_files_can_be_opened_no_image_is_to_blame(number, workers, tmp_path, monkeypatch):
+    images = deconvnet.open_images(photographs(tmp_path / "images"), Preprocess(8, 8))
+    opened = Path.open
+
+    def refuse(path, *args):
+        if path.name == "05.png":
+            raise OSError(number, os.strerror(number))
+        return opened(path, *args)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DeconvnetError) as error:
+        scan(network(), images, batch_size=4, workers=workers)
+    assert str(error.value) == f"05.png cannot be opened: {os.strerror(number)}. Allow more with ulimit -n"
+
+
 # ---- a decoder that ends its process ----
 
 
@@ -259,6 +277,7 @@ class Deadly(Drawings):
         if index in self.deadly and not (self.once and self.once.exists()):
             if self.once:
                 self.once.touch()
+            faulthandler.disable()  # pytest's, which would print where every process died
             self.deed()
         return super().__getitem__(index)
 
