@@ -467,12 +467,13 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
            dataset: "Images") -> Iterator[str]:
     """What a user should know before a scan: random weights, files passed over, layers that nothing projects from."""
     from .describe import obstacles
+    from .importing.beside import path_beside
     from .models import MODELS
 
     if weights is None and (model in MODELS or model.startswith("torchvision:")):
         yield f"{model} has random weights: what its units prefer means nothing. Give trained ones with --weights."
-    if model.endswith(".onnx") and not Path(model).with_suffix(".yaml").is_file():
-        yield (f"{Path(model).with_suffix('.yaml')} is not there: images are made as for most of the ONNX model zoo "
+    if model.endswith(".onnx") and not path_beside(Path(model)).is_file():
+        yield (f"{path_beside(Path(model))} is not there: images are made as for most of the ONNX model zoo "
                "(RGB, ImageNet's mean and deviation). Other networks need it, or their pictures are grey.")
     if getattr(dataset, "ignored", 0):
         yield f"{dataset.ignored:,} files are no images by their ending, and are passed over"  # type: ignore[attr-defined]
