@@ -38,9 +38,12 @@ def load_onnx(file: Path) -> nn.Module:
     if net.channels not in (1, 3):
         raise UsageError(f"{file} takes images of {net.channels} channels; pictures have 3, or 1 where they are grey. "
                          "Channels come first, (N, C, H, W)")
-    if net.size[0] != net.size[1] or beside.size not in (None, net.size[0]):
+    if net.size[0] != net.size[1]:
         raise UsageError(f"{file} takes images of {net.size[0]}×{net.size[1]} pixels (height × width); only squares "
-                         "are made, of the file's own size where it has one")
+                         "are made")
+    if beside.size not in (None, net.size[0]):
+        raise UsageError(f"{path_beside(file)}: size: {beside.size}, and {file} takes images of "
+                         f"{net.size[0]}×{net.size[1]} pixels: leave size out")
     try:
         net.classes, net.preprocess = classes, beside.preprocess(net.size[0], net.channels)  # type: ignore[assignment]
     except UsageError as error:

@@ -328,6 +328,7 @@ def test_projections_of_a_network_for_bgr_are_in_rgb(tmp_path):
     ("mean: [0.5]", UsageError, "one number for each channel, of which there are 3"),
     ("std: [0, 1, 1]", UsageError, r"net\.yaml: std must be above 0"),
     ("size: 13", UsageError, "12×12 pixels"),
+    ("size: 14", UsageError, r"net\.yaml: size: 14, and .*net\.onnx takes"),
     ("resize: 11", UsageError, "resize"),
     ("classes: ../names.txt", UsageError, "in the same folder"),
     ("classes: none.txt", UsageError, "none.txt cannot be read"),
@@ -387,6 +388,10 @@ def test_from_the_file_to_the_sheets(tmp_path, monkeypatch, capsys):
     (tmp_path / "net.yaml").write_text("preset: caffe")
     assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "top.safetensors"]) == 0
     assert "net.yaml" not in capsys.readouterr().out
+    (tmp_path / "net.yaml").rename(tmp_path / "net.yml")
+    assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "other.safetensors"]) == 0
+    assert "is not there" not in capsys.readouterr().out
+    (tmp_path / "net.yml").rename(tmp_path / "net.yaml")
     assert list(deconvnet.read_scan("top.safetensors").layers) == ["conv1", "conv2", "fc"]
     assert main(["gallery", "top.safetensors", "--out", "sheets"]) == 0
     assert (tmp_path / "sheets" / "conv2.png").is_file()
