@@ -129,7 +129,7 @@ def check(net: nn.Module, images: Images, progress: bool = False) -> Check:
 
     ``net`` has ``.classes`` and ``.preprocess``, as ``load_model`` gives it. Accuracies are of the images whose class
     the network knows, by its name, or by its number where both have as many; without such, what can be said without
-    labels is. Raises DeconvnetError where no image can be read.
+    labels is. Raises DeconvnetError where no image can be read, or labels are matched with too many or too few names.
     """
     known: list[str] = net.classes  # type: ignore[assignment]
     truth = match(images.classes, known)
@@ -142,6 +142,7 @@ def check(net: nn.Module, images: Images, progress: bool = False) -> Check:
             _see(net, whole, batch, truth)
             bar.update(len(batch[0]))
             if number == 0:
+                _check_names(known if truth else [], whole.probabilities.shape[1])
                 few = SAMPLE if whole.probabilities.shape[1] else _FEW
                 bar.reset(len(numbers) + len(ways) * min(few, len(numbers)))
                 bar.update(len(batch[0]))
@@ -173,6 +174,12 @@ def match(theirs: Sequence[str], known: Sequence[str]) -> dict[int, set[int]]:
     if all(name.isdecimal() and int(name) < len(known) for name in theirs):
         return {label: {int(name)} for label, name in enumerate(theirs)}
     return {label: {label} for label in range(len(theirs))} if len(theirs) == len(known) else {}
+
+
+def _check_names(known: Sequence[str], count: int) -> None:
+    if known and count and len(known) != count:
+        raise DeconvnetError(f"The network gives {count} numbers for an image, and its classes have {len(known)} "
+                             "names: look at classes: in its YAML, at the list that it names, or at net.classes")
 
 
 def _plain(name: str) -> str:

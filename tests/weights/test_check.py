@@ -180,6 +180,12 @@ def test_the_command_says_it_all(folder, tmp_path, capsys, monkeypatch):
     assert out.count("← now") == 1
 
 
+@pytest.mark.parametrize("classes", [[*COLOURS][:3], ["background", *COLOURS]])
+def test_names_that_are_too_few_or_too_many_are_an_error(folder, classes):
+    with pytest.raises(DeconvnetError, match=f"4 numbers for an image, and its classes have {len(classes)} names"):
+        seen(network(MEAN, STD, classes=classes), Preprocess(24, 24), folder)
+
+
 def test_images_that_cannot_be_read_are_an_error(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"no picture")
