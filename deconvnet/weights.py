@@ -88,7 +88,12 @@ def _read_torch(file: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):  # where checkpoints keep it
         state = state.get(key, state) if isinstance(state, dict) else state
     if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-        return {str(name).removeprefix("module."): value for name, value in state.items()}
+        named = {str(name).removeprefix("module."): value for name, value in state.items()}
+        if len(named) < len(state):
+            names = [str(name).removeprefix("module.") for name in state]
+            twice = next(name for name in named if names.count(name) > 1)
+            raise DeconvnetError(f"{file} holds {twice} twice, with module. before it and without: save one of them.")
+        return named
     raise DeconvnetError(f"{file} holds no state dict (names and tensors), but a {type(state).__name__}.")
 
 

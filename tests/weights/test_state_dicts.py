@@ -74,6 +74,12 @@ def test_where_checkpoints_keep_it(net, tmp_path, wrap):
     assert torch.equal(loaded.conv1.bias, state()["conv1.bias"])
 
 
+def test_two_tensors_whose_names_differ_by_module_alone_are_refused(net, tmp_path):
+    both = {**{f"module.{name}": value for name, value in state().items()}, "conv1.bias": torch.zeros(4)}
+    with pytest.raises(DeconvnetError, match=r"w\.pt holds conv1\.bias twice, with module\. before"):
+        deconvnet.load_model(net, write(tmp_path, ".pt", both))
+
+
 # ---- what does not fit ----
 
 def test_everything_that_does_not_fit_is_listed_with_what_comes_near(net, tmp_path):
