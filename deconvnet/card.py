@@ -1,6 +1,5 @@
 """What stands in the YAML of weights or of a whole network: names, preprocessing, classes; data, never code."""
 
-import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +16,6 @@ from .weights import Trained, read_weights, rename
 
 # the keys that say how images are made
 _IMAGES = {"preset", "channels", "scale", "mean", "std", "size", "resize", "stretch"}
-_WORDNET = re.compile(r"n\d{8}\s+")  # before the names in ImageNet's own lists
 
 
 class Card(Beside):
@@ -110,6 +108,5 @@ def _classes(path: Path, file: Path, card: Card) -> list[str]:
     """The names of the classes; a list beside the weights will do. ImageNet's own numbers are taken off."""
     inside = isinstance(card.classes, str) and not path.with_name(card.classes).is_file()
     beside = file if inside and file.with_name(str(card.classes)).is_file() else path
-    names = read_classes(beside, card)
-    return [_WORDNET.sub("", name, count=1) if _WORDNET.match(name) else name for name in names]
+    return read_classes(beside, card)
 
