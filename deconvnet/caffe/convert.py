@@ -84,7 +84,8 @@ def _weights_of(net: Callable[[], Any], caffemodel: Path, layer: str) -> list[Te
     try:
         blobs = [np.array(blob) for blob in opened.getLayer(layer).blobs]
     except Exception as error:
-        raise DeconvnetError(f"{caffemodel} has no layer {layer}: {_brief(error)}") from error
+        raise DeconvnetError(f"The layer {layer} cannot be read from {caffemodel}: it is not there, or of other sizes "
+                             f"than in the prototxt: {_brief(error)}") from error
     if not blobs:
         raise DeconvnetError(f"{caffemodel} has no weights for the layer {layer}")
     return [torch.from_numpy(blob) for blob in blobs]

@@ -112,6 +112,7 @@ def test_what_an_eye_finds_in_the_yaml_is_there(tmp_path):
     (lambda text: text.replace("input_dim: 3", "input_dim: 1"), "three channels"),
     (lambda text: text.replace("input_dim: 10\n", ""), "three channels|input and its shape"),
     (lambda text: text.replace("num_output: 12", "num_output: 13", 1), "conv1|cannot be read"),
+    (lambda text: text.replace("num_output: 20", "num_output: 30"), "fc6 cannot be read from .*caffemodel: it is not"),
     (lambda text: text[:len(text) // 2], "where|end of the file|cannot"),
     (lambda text: "layer { " * 30, "nested too deeply"),
     (lambda text: "", "empty"),
