@@ -118,5 +118,20 @@ def _record_noise(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
         return record(net, noise.to(like.device, like.dtype))
     except RuntimeError as error:
         raise DeconvnetError(f"The network cannot take an image of {channels}×{size[0]}×{size[1]}: {error}. "
-                             "Another size, or another number of channels, may suit it; the network's preprocess "
-                             "decides.") from error
+                             f"{_remedy(net, channels)}") from error
+
+
+def _remedy(net: nn.Module, channels: int) -> str:
+    """What to do where a network cannot take an image, by the first convolution that it has."""
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    if isinstance(first, nn.Conv1d | nn.Conv3d):
+        return (f"Its first convolution is a {type(first).__name__}, and only maps of two dimensions are followed: a "
+                "series goes as maps of one row (N, C, 1, L), through a Conv2d.")
+    if first is None or first.in_channels == channels:
+        return "Another size may suit it; the network's preprocess decides."
+    if first.in_channels in (1, 3):
+        each = ", ".join(["0.5"] * 3) if first.in_channels == 3 else "0.5,"
+        return (f"Its first convolution takes {first.in_channels}×H×W: net.preprocess = deconvnet.images.Preprocess("
+                f"SIZE, RESIZE, mean=({each}), std=({each})) makes such images.")
+    return (f"Its first convolution takes {first.in_channels}×H×W, and images from files have 3 channels, or 1: in "
+            "Python, record, project and scan take any number.")

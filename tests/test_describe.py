@@ -87,6 +87,17 @@ def test_an_image_that_the_network_cannot_take_is_an_error_that_says_so():
         describe(nn.Sequential(nn.Conv2d(3, 2, 7)), (4, 4))
 
 
+@pytest.mark.parametrize(("first", "words"), [
+    (nn.Conv2d(1, 2, 3), r"takes 1×H×W: net.preprocess = .*mean=\(0\.5,\)"),
+    (nn.Conv2d(4, 2, 3), "takes 4×H×W, and images from files have 3 channels"),
+    (nn.Conv1d(3, 2, 3), "is a Conv1d, and only maps of two dimensions"),
+    (nn.Conv3d(3, 2, 3), "is a Conv3d, and only maps of two dimensions"),
+    (nn.Conv2d(3, 2, 17), "Another size may suit it"), (nn.Linear(3, 2), "Another size may suit it")])
+def test_and_what_to_do_about_it(first, words):
+    with pytest.raises(DeconvnetError, match=words):
+        describe(nn.Sequential(first), (16, 16))
+
+
 def test_obstacles_are_those_of_describe_and_default_to_what_has_weights():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3), nn.ReLU()).eval()
     assert list(obstacles(net, size=(16, 16))) == ["2"] and "sigmoid in 1" in obstacles(net, ["2"], (16, 16))["2"]
