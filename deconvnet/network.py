@@ -20,7 +20,7 @@ from .images import Preprocess
 from .importing import load_onnx
 from .models import MODELS
 from .tape import record
-from .weights import Trained, misfits, read_weights
+from .weights import ENDINGS, Trained, misfits, read_weights
 
 _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").parent / "weights"
 _SIZES = {"alexnet": 227, "alexnet_dense": 227, "torchvision:inception_v3": 299}  # pixels; 224 for everything else
@@ -117,16 +117,29 @@ def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         if name.endswith(".py"):
             raise UsageError(f"{name}: say which function of the file makes the network, such as {name}:build")
         if name not in MODELS:
-            near = get_close_matches(name, MODELS, n=1)
-            raise UsageError(f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} There are: "
-                             f"{', '.join(MODELS)}; torchvision:NAME; package.module:function; file.py:function; "
-                             "net.onnx; net.yaml")
+            raise UsageError(f"There is no model {name!r}.{_meant(name)} There are: {', '.join(MODELS)}; "
+                             "torchvision:NAME; package.module:function; file.py:function; net.onnx; net.yaml")
         try:
             return MODELS[name](**arguments)
         except (TypeError, ValueError) as error:
             raise DeconvnetError(f"The card beside the weights asks {name} for what it cannot be: {error}"
                                  ) from error
     return _from_torchvision(function) if source == "torchvision" else build_own(source, function)
+
+
+def _meant(name: str) -> str:
+    """What may be meant by a name that is none, as a sentence; empty where nothing comes near."""
+    from torchvision import models
+
+    ending = Path(name).suffix.lower()
+    if ending in (".prototxt", ".caffemodel"):
+        return " Caffe's files are converted first: python -m deconvnet.caffe NET.prototxt NET.caffemodel net.yaml."
+    if ending in ENDINGS:
+        return " Weights alone are no network: they go with --weights, beside a --model."
+    near = get_close_matches(name, MODELS, n=1)
+    if not near and name in models.list_models():
+        near = [f"torchvision:{name}"]
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _from_torchvision(name: str) -> nn.Module:
@@ -225,8 +238,9 @@ def _weights_file(name: str, weights: str | Path | None) -> Path | None:
         others = ", ".join(sorted(f.stem.removesuffix("_demo") for f in _SHIPPED.glob("*_demo.safetensors")))
         raise UsageError(f"No demo weights ship for {name!r}; they do for: {others or 'no network'}")
     if not file.is_file():
-        others = ", ".join(offered(name))
-        raise UsageError(f"There is no weights file {file}." + (f" torchvision offers {others}." if others else ""))
+        others, ours = ", ".join(offered(name)), ", ".join(sorted(shipped))
+        raise UsageError(f"There is no weights file {file}." + (f" torchvision offers {others}." if others else "")
+                         + (f" With {name} ship {ours}." if ours else ""))
     return file
 
 

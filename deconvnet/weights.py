@@ -55,8 +55,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Nothing in the file is run. Raises UsageError for another kind of file, and DeconvnetError, naming the file, for
     what is cut off, damaged, not a state dict, would have to run code, or announces more than it holds.
     """
-    if file.suffix not in _READERS:
-        *others, last = _READERS
+    if file.suffix not in ENDINGS:
+        *others, last = ENDINGS
         raise UsageError(f"{file}: weights are {', '.join(others)} or {last} files")
     try:
         state = _READERS[file.suffix](file)
@@ -110,6 +110,7 @@ def _check_archive(file: Path) -> None:
 
 _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".safetensors": load_file, ".npz": _read_npz, ".pt": _read_torch, ".pth": _read_torch}
+ENDINGS = tuple(_READERS)  # of files of weights
 
 
 def _unsound(state: Mapping[str, Tensor]) -> Iterator[str]:

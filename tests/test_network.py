@@ -86,10 +86,17 @@ def test_alexnet_sees_227_pixels():
     ("zfnt", "Did you mean 'zfnet'"), ("torchvision:resnet81", "resnet18"), ("torchvision:", "no model"),
     ("nowhere.py:build", "no file"), ("no.such.module:build", "cannot be imported"),
     ("torch.nn:Linearr", "Did you mean 'Linear'"), ("mine.py", "mine.py:build"),
+    ("vgg16", "Did you mean 'torchvision:vgg16'"), ("net.caffemodel", "python -m deconvnet.caffe"),
+    ("w.safetensors", "go with --weights"),
 ])
 def test_a_name_that_does_not_exist_says_what_does(name, words):
     with pytest.raises(UsageError, match=words):
         deconvnet.load_model(name)
+
+
+def test_weights_that_do_not_exist_say_which_ship():
+    with pytest.raises(UsageError, match=r"no weights file epoch-03\. With zfnet ship demo, epoch-01, epoch-02"):
+        deconvnet.load_model("zfnet", "epoch-03")
 
 
 def test_a_module_in_the_current_folder_is_found(source, monkeypatch):
