@@ -57,10 +57,13 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
             the same network.
 
     ``.layers`` are the names of the modules without modules of their own, ``.classes`` the class names (empty if
-    unknown). Raises UsageError for a name that does not exist, DeconvnetError for weights that do not fit, naming every
-    tensor that is missing, left over, misshapen, of another kind or not finite.
+    unknown). Raises UsageError for a name that does not exist and for a YAML of weights that contradicts the network's
+    own attributes, DeconvnetError for weights that do not fit, naming every tensor that is missing, left over,
+    misshapen, of another kind or not finite.
     """
     net, trained = _written(Path(name), weights) if is_card(name) else _named(name, weights)
+    if weights is not None and is_card(weights):
+        _check_said_once(net, trained, weights)
     if trained.reversed:
         _turn_channels(net, trained)
     size = native_size(name)
@@ -182,6 +185,15 @@ def _preprocess(card: Mapping[str, Any], picture: Tensor | None) -> Preprocess |
     if expected not in (None, found.settings().get("mean_picture_sha256")):
         raise DeconvnetError("The mean picture that the card beside the weights speaks of is not in their file.")
     return found
+
+
+def _check_said_once(net: nn.Module, trained: Trained, yaml: str | Path) -> None:
+    """Raises UsageError where a YAML of weights says something else than the network itself."""
+    for name, said in (("classes", trained.classes), ("preprocess", trained.preprocess)):
+        own = getattr(net, name, None)
+        if own and said and (list(own) if name == "classes" else own) != said:
+            what = "what its classes are" if name == "classes" else "how images are made"
+            raise UsageError(f"{yaml} says {what}, and so does net.{name}, otherwise: say it in one of them")
 
 
 def _set_default(net: nn.Module, name: str, value: Any) -> None:

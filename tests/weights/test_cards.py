@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -190,6 +191,20 @@ def test_a_card_renames_and_turns_for_a_network_that_is_code(tmp_path):
     card.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}\nchannels: BGR')
     with pytest.raises(DeconvnetError, match="straight into convolutions"):
         deconvnet.load_model(f"{tmp_path / 'mine.py'}:normed", card)
+
+
+@pytest.mark.parametrize(("own", "text", "words"), [
+    ("net.preprocess = Preprocess(64, 64)", "preset: caffe", r"w\.yaml says how images are made, .* net\.preprocess"),
+    ("net.classes = ['a', 'b']", "classes: [b, a]", r"w\.yaml says what its classes are, .* net\.classes"),
+    ("net.preprocess = Preprocess(64, 64)", "size: 64\nresize: 64", None),
+    ("net.classes = ('a', 'b')", "classes: [a, b]", None), ("net.preprocess = Preprocess(64, 64)", "", None)])
+def test_a_card_that_contradicts_the_network_is_refused(tmp_path, own, text, words):
+    (tmp_path / "mine.py").write_text("from torch import nn\nfrom deconvnet.images import Preprocess\ndef build():\n"
+                                      f"    net = nn.Sequential(nn.Conv2d(3, 2, 3))\n    {own}\n    return net\n")
+    save_file({"0.weight": torch.ones(2, 3, 3, 3), "0.bias": torch.zeros(2)}, tmp_path / "w.safetensors")
+    (tmp_path / "w.yaml").write_text(f"weights: w.safetensors\n{text}\n")
+    with pytest.raises(UsageError, match=words) if words else nullcontext():
+        deconvnet.load_model(f"{tmp_path / 'mine.py'}:build", tmp_path / "w.yaml")
 
 
 def test_a_card_names_a_network_of_ours(tmp_path):
