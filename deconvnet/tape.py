@@ -20,7 +20,6 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from .contrast import FastContrast
 from .errors import DeconvnetError, UsageError
 
 _MAX_POOLS: dict[Callable, Callable] = {  # to what gives the same, and the switches too
@@ -110,7 +109,7 @@ def record_as_far_as(net: nn.Module, images: Tensor, last: str | None) -> Tape:
         images = images.detach().clone()  # networks may begin with a call in place
         recorder = _Recorder(net, images, last)
         watched = watch(net, recorder.leave, recorder.path)
-        with suppress(Enough), full_precision(), _buffers_kept(net), watched, FastContrast(), recorder:
+        with suppress(Enough), full_precision(), _buffers_kept(net), watched, recorder:
             net(images)
     return Tape(recorder.calls, recorder.values, recorder.layers)
 

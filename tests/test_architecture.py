@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "contrast", "tape",
-         "moves", "windows", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk",
-         "sample", "scanned", "batches", "rows", "forward", "resume", "scan", "parts", "shards", "images",
+ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
+         "windows", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample",
+         "scanned", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards", "images",
          "config", "settings", "weights", "importing", "layered", "card", "downloads", "builders",
          "network", "caffe", "check", "provenance", "render", "gallery", "report", "subject", "exhibit",
          "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",

@@ -271,7 +271,7 @@ def operations(monkeypatch, folder: Path) -> list[str]:
 
 
 def test_a_save_writes_flushes_and_then_renames(tmp_path: Path, monkeypatch) -> None:
-    assert operations(monkeypatch, tmp_path) == ["open", "write", "fsync", "replace", "unlink"]
+    assert operations(monkeypatch, tmp_path) == ["open", "write", "fsync", "replace", "unlink", "fsync"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
