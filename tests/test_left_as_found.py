@@ -145,7 +145,7 @@ print(before, resident())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory is resident where Linux writes it")
 def test_a_thousand_projections_leave_memory_flat():
-    given_back = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # at once; else what is free stays, now more, now less
+    given_back = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # at once: what is kept differs from run to run
     run = subprocess.run([sys.executable, "-c", PROJECTIONS], env=given_back, capture_output=True, text=True,
                          timeout=300, check=True)
     before, after = map(int, run.stdout.split())
