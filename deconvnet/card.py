@@ -26,7 +26,7 @@ class Card(Beside):
     """
 
     network: Annotated[str | None, Field(description="zfnet and so on, or torchvision:NAME")] = None
-    layers: Annotated[tuple[Layer, ...] | None, Field(description="the network, layer by layer")] = None
+    layers: Annotated[tuple[Layer, ...] | None, Field(min_length=1, description="the network, layer by layer")] = None
     weights: Annotated[str | None, Field(description=".safetensors, .npz, .pt or .pth, in the same folder")] = None
     rename: Annotated[dict[str, str | None], Field(default_factory=dict, description="their names: ours")]
     layout: Annotated[Literal["torch", "keras"], Field(description="the order of the axes of filters")] = "torch"

@@ -61,7 +61,7 @@ class GraphNetwork(nn.Module):
             try:
                 made = module.forward(*given) if step.module in self._reckoning else module(*given)
             except (RuntimeError, IndexError, Unsupported) as error:
-                raise _cannot_run(step, given, error) from error
+                raise _cannot_run(step, module, given, error) from error
             values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=False))
             for name in step.done:
                 del values[name]
@@ -132,7 +132,7 @@ class GraphNetwork(nn.Module):
                 if isinstance(module, Reshape) and images == batch:
                     _check_literal(module, given[0], made[0])
             except Exception as error:
-                raise _cannot_run(step, given, error) from error
+                raise _cannot_run(step, module, given, error) from error
             values.update(zip(step.outputs, made, strict=False))
         return {name: tuple(value.shape) for name, value in values.items() if value.is_floating_point()}
 
@@ -176,9 +176,11 @@ def _check_literal(module: Reshape, given: Tensor, made: Tensor) -> None:
         raise Unsupported(f"it says {tuple(literal)}, which is not read as a batch: {tuple(made.shape)}")
 
 
-def _cannot_run(step: _Step, given: list[Tensor], error: Exception) -> DeconvnetError:
+def _cannot_run(step: _Step, module: nn.Module, given: list[Tensor], error: Exception) -> DeconvnetError:
     shapes = ", ".join(str(tuple(value.shape)) for value in given)
-    return DeconvnetError(f"The node {step.module} cannot run on {shapes}: {' '.join(str(error).split())}")
+    weight = getattr(module, "weight", None)
+    learned = f" with weights {tuple(weight.shape)}" if isinstance(weight, Tensor) else ""
+    return DeconvnetError(f"The node {step.module} cannot run on {shapes}{learned}: {' '.join(str(error).split())}")
 
 
 def _with_ends(steps: list[_Step], output: str) -> list[_Step]:

@@ -104,6 +104,8 @@ def test_it_goes_through_scan_and_gallery(place, monkeypatch, capsys):
     ("weights: w.safetensors", "weights: w.safetensors\nlayout: hwio", "layout"),
     ("preset: zoo-imagenet", "sha256: aa", "SHA-256"), ("weights: w.safetensors\n", "", "name their file"),
     ("size: 32", "size: 32\nchannels: BGR\nmean: [1, 2]", "mean"),
+    ("layers:\n", "rename: {'*': null}\nlayers: []\nlist:\n", "layers: tuple should have at least 1"),
+    ("groups: 2", "groups: 1", "with weights (4, 4, 1, 1)"),
 ])
 def test_what_is_wrong_in_it_is_named(place, old, new, words):
     assert old in NET
