@@ -45,7 +45,7 @@ def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     try:
         made = Translation(prototxt, text, partial(_weights_of, net, caffemodel))
         said = _compare(net(), made)
-    except (ValueError, TypeError, LookupError, OverflowError) as error:  # a word for a number, a size of nothing
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # a word for a number
         raise DeconvnetError(f"{prototxt} does not make sense: {_brief(error)}") from error
     content, weights = save(made.state), out.with_suffix(".safetensors")
     about = {"weights": weights.name, "sha256": hashlib.sha256(content).hexdigest(), **made.images(), "size": made.size}

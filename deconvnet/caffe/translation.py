@@ -48,14 +48,17 @@ class Translation:
             self.flattened(self.layers[-1]["name"])
 
     def images(self) -> dict[str, Any]:
-        """How images are made, as far as the file says it: with the mean and the scale of its data layer."""
-        found = [part for layer in self.net.get("layer", []) for part in layer.get("transform_param", [])]
+        """How images are made, as far as the file says it: with the mean and the scale of its input layer."""
+        layers = [layer for layer in self.net.get("layer", []) if "transform_param" in layer]
+        part = _part(layers[0], "transform_param") if layers else {}
         said: dict[str, Any] = {"preset": "caffe"}
-        means = [float(value) for part in found[:1] for value in part.get("mean_value", [])]
-        if len(means) == 3:
-            said["mean"] = means
-        if scales := [float(value) for part in found[:1] for value in part.get("scale", [])]:
-            said["std"] = [1 / scales[0]] * 3
+        means = [float(value) for value in part.get("mean_value", [])]
+        if len(means) in (1, 3):  # one is for every channel
+            said["mean"] = means * (3 // len(means))
+        elif "scale" in part and "mean_file" not in part:
+            said["mean"] = [0.0] * 3
+        if "scale" in part:
+            said["std"] = [1 / float(_one(part, "scale", 1))] * 3
         return said
 
     def _size(self, layers: Sequence[Message]) -> int:

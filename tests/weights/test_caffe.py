@@ -103,6 +103,20 @@ def test_what_an_eye_finds_in_the_yaml_is_there(tmp_path):
     assert str(tmp_path) not in text
 
 
+@pytest.mark.parametrize(("said", "mean", "std"), [
+    ("mean_value: 104 mean_value: 117 mean_value: 123", (123, 117, 104), 1), ("mirror: true", (123, 117, 104), 1),
+    ("mean_value: 127.5 scale: 0.0078125", (127.5,) * 3, 128), ("scale: 0.00390625", (0,) * 3, 256),
+    ('mean_file: "mean.binaryproto" scale: 0.5', (123, 117, 104), 2)])
+def test_mean_and_scale_are_those_of_the_input_layer(tmp_path, said, mean, std):
+    files = write(tmp_path, "caffenet")
+    shape = 'type: "Input" top: "data"'
+    files[0].write_text(files[0].read_text().replace(shape, f"{shape} transform_param {{ {said} }}"))
+    convert(*files)
+    preprocess = deconvnet.load_model(str(files[2])).preprocess
+    assert preprocess.mean == pytest.approx([value / 255 for value in mean])
+    assert preprocess.std == pytest.approx([std / 255] * 3)
+
+
 @pytest.mark.parametrize(("change", "words"), [
     (lambda text: text.replace('type: "LRN"', 'type: "PReLU"', 1), r"norm1 \(PReLU\)"),
     (lambda text: text.replace("local_size: 5", "local_size: 5 norm_region: WITHIN_CHANNEL", 1),
@@ -113,6 +127,8 @@ def test_what_an_eye_finds_in_the_yaml_is_there(tmp_path):
     (lambda text: text.replace("input_dim: 10\n", ""), "three channels|input and its shape"),
     (lambda text: text.replace("num_output: 12", "num_output: 13", 1), "conv1|cannot be read"),
     (lambda text: text.replace("num_output: 20", "num_output: 30"), "fc6 cannot be read from .*caffemodel: it is not"),
+    (lambda text: text + 'layer { type: "Data" transform_param { scale: 0 } }', "does not make sense"),
+    (lambda text: text + "input_shape: 3", "does not make sense"),
     (lambda text: text[:len(text) // 2], "where|end of the file|cannot"),
     (lambda text: "layer { " * 30, "nested too deeply"),
     (lambda text: "", "empty"),
