@@ -475,6 +475,10 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
     if model.endswith(".onnx") and not path_beside(Path(model)).is_file():
         yield (f"{path_beside(Path(model))} is not there: images are made as for most of the ONNX model zoo "
                "(RGB, ImageNet's mean and deviation). Other networks need it, or their pictures are grey.")
+    size, resize = net.preprocess.size, net.preprocess.resize
+    if 2 * size < resize:
+        yield (f"The network sees {size} of {resize} pixels along each side, the middle of a picture. With resize: "
+               f"{size} in its YAML, or in its Preprocess, it sees the whole square.")
     if getattr(dataset, "ignored", 0):
         yield f"{dataset.ignored:,} files are no images by their ending, and are passed over"  # type: ignore[attr-defined]
     for layer, obstacle in obstacles(net, layers, (net.preprocess.size,) * 2, net.preprocess.channels).items():

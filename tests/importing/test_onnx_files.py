@@ -390,8 +390,13 @@ def test_from_the_file_to_the_sheets(tmp_path, monkeypatch, capsys):
     assert "net.yaml" not in capsys.readouterr().out
     (tmp_path / "net.yaml").rename(tmp_path / "net.yml")
     assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "other.safetensors"]) == 0
-    assert "is not there" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "is not there" not in out and "The network sees 24 of 256 pixels along each side" in out
+    (tmp_path / "net.yml").write_text("preset: caffe\nresize: 48")
+    assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "other.safetensors"]) == 0
+    assert "pixels along each side" not in capsys.readouterr().out
     (tmp_path / "net.yml").rename(tmp_path / "net.yaml")
+    (tmp_path / "net.yaml").write_text("preset: caffe")
     assert list(deconvnet.read_scan("top.safetensors").layers) == ["conv1", "conv2", "fc"]
     assert main(["gallery", "top.safetensors", "--out", "sheets"]) == 0
     assert (tmp_path / "sheets" / "conv2.png").is_file()
