@@ -13,6 +13,8 @@ from .receptive import Box, Field, Sliding, Spreading
 from .tape import Call, Tape, as_map, full_precision
 from .windows import Signal, fit, join, rewindow
 
+TOGETHER = 150_000  # pixels that the activations see which travel down together
+
 Boxes = tuple[Box, ...]
 Travels = TypeVar("Travels", Signal, Boxes)
 
@@ -46,7 +48,7 @@ class Projection:
 @torch.no_grad()
 @full_precision()
 def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
-            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int = 16,
+            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int | None = None,
             walk: Callable[[Signal], Signal] | None = None) -> Projection:
     """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).
 
@@ -58,7 +60,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
         unpool: by the ``switches``, or to the ``center`` of each pooling window.
         seed: ``activation``: this one alone, its value, everything else in the layer zero. ``map``: the whole feature
             map of the unit; y and x, if given, are not looked at.
-        rows: how many travel down together; more is not faster and takes more memory.
+        rows: how many travel down together; by default so many that their windows stay in a processor's cache.
         walk: takes a signal on the layer down to the images, for whoever watches it on its way (``descend``).
 
     An activation is the positive part of what the layer puts out; one that is not positive projects to nothing.
@@ -76,6 +78,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
     values = maps.new_zeros(len(chosen))                                              # (n,)
+    rows = rows or min(max(TOGETHER // (size[0] * size[1]), 8), 64)
     for part in torch.arange(len(chosen)).split(rows) if len(chosen) else ():
         signal = start(maps, chosen[part])
         values[part] = signal.values.sum((1, 2, 3))

@@ -26,16 +26,30 @@ class Signal:
 
 def look_up(maps: Tensor, signal: Signal) -> Tensor:
     """What lies under each of the signal's windows (n, C, h, w) on the maps (N, C, H, W); outside the map, its edge."""
-    (h, w), (height, width) = signal.values.shape[-2:], maps.shape[-2:]
+    h, w = signal.values.shape[-2:]
     found = maps.new_empty(len(signal.values), maps.shape[1], h, w)
     for row, image, (y, x) in zip(found, signal.image.tolist(), signal.origin.tolist(), strict=True):
-        if 0 <= y <= height - h and 0 <= x <= width - w:  # a slice is copied ten times as fast as single cells
-            row.copy_(maps[image, :, y:y + h, x:x + w])
-        else:
-            ys, xs = (torch.arange(first, first + length, device=maps.device).clamp_(0, size - 1)
-                      for first, length, size in ((y, h, height), (x, w, width)))
-            row.copy_(maps[image][:, ys[:, None], xs])
+        top, bottom, above = _overlap(y, h, maps.shape[2])
+        left, right, before = _overlap(x, w, maps.shape[3])
+        there = maps[image, :, above:above + bottom - top, before:before + right - left]  # a slice is copied ten times
+        row[:, top:bottom, left:right] = there                                            # as fast as cells one by one
+        if bottom - top < h:
+            row[:, :top, left:right] = there[:, :1]
+            row[:, bottom:, left:right] = there[:, -1:]
+        if right - left < w:
+            row[:, :, :left] = row[:, :, left:left + 1]
+            row[:, :, right:] = row[:, :, right - 1:right]
     return found
+
+
+def _overlap(first: int, length: int, size: int) -> tuple[int, int, int]:
+    """Where in a window of ``length`` cells, from ``first`` on, those of a line of ``size`` are: begin, end.
+
+    At least one, so where the two do not meet it stands for the nearest. And which cell of the line is there first.
+    """
+    begin = min(max(-first, 0), length - 1)
+    end = min(max(size - first, begin + 1), length)
+    return begin, end, min(max(first + begin, 0), size - 1)
 
 
 def rewindow(signal: Signal, origin: Tensor, size: Pair) -> Signal:
