@@ -157,6 +157,11 @@ def decoder() -> str:
 # ---- preprocessing ----
 
 
+def usual_resize(size: int) -> int:
+    """The length of the shorter side, in pixels, of which a view of ``size`` is usually the centre: 256 for 224."""
+    return 256 if 224 <= size <= 256 else round(size * 8 / 7)
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """Image → network input: short side to ``resize`` (antialiased), centre ``size``×``size``, (x − mean) / std.

@@ -12,15 +12,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .builders import build_own
-from .card import build_written, is_card, load_card, read_trained
-from .downloads import fetch, weights_by_name
 from .errors import DeconvnetError, UsageError
-from .images import Preprocess
+from .images import Preprocess, usual_resize
 from .importing import load_onnx
+from .importing.builders import build_own
+from .importing.card import build_written, is_card, load_card, read_trained
+from .importing.downloads import fetch, weights_by_name
+from .importing.weights import ENDINGS, Trained, misfits, read_weights
 from .models import MODELS
 from .tape import record
-from .weights import ENDINGS, Trained, misfits, read_weights
 
 _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").parent / "weights"
 _SIZES = {"alexnet": 227, "alexnet_dense": 227, "torchvision:inception_v3": 299}  # pixels; 224 for everything else
@@ -67,7 +67,7 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     if trained.reversed:
         _turn_channels(net, trained)
     size = native_size(name)
-    default = Preprocess(size, 256 if size <= 256 else round(size * 8 / 7))
+    default = Preprocess(size, usual_resize(size))
     _set_default(net, "layers", [path for path, module in net.named_modules() if path and not any(module.children())])
     _set_default(net, "classes", trained.classes)
     _set_default(net, "preprocess", trained.preprocess or default)

@@ -13,10 +13,9 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
          "windows", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample",
          "scanned", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards", "images",
-         "config", "settings", "weights", "importing", "layered", "card", "downloads", "builders",
-         "network", "caffe", "check", "provenance", "render", "gallery", "report", "subject", "exhibit",
-         "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",
-         "__main__"]
+         "config", "settings", "importing", "network", "caffe", "check", "provenance", "render", "gallery",
+         "report", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "course",
+         "atlas", "commands", "cli", "__main__"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 

@@ -13,10 +13,10 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from ..card import Card
 from ..errors import DeconvnetError, UsageError
 from ..files import writable_folder, write_whole
-from ..layered import build_layers
+from ..importing.card import Card
+from ..importing.layered import build_layers
 from .prototxt import read_prototxt
 from .translation import Translation
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DeconvnetError
-from ..layered import IMAGE
+from ..importing.layered import IMAGE
 from .prototxt import Message
 
 _LEFT_OUT = ("dropout", "softmax", "split")  # nothing of them is on the way down: what they take passes

@@ -1,7 +1,8 @@
-"""Networks from files of other programs, as modules that this one can record: ONNX so far.
+"""Networks and weights from elsewhere, as modules that can be recorded.
 
-``model_file`` reads and refuses, ``operations`` makes a module of each node, ``graph`` runs them, ``beside`` reads what
-stands in the YAML next to the file.
+ONNX files: ``onnx_file`` reads and refuses, ``operations`` makes a module of each node, ``graph`` runs them, ``beside``
+reads what stands in the YAML next to the file. A network written in YAML: ``card``, and ``layered`` where it lists the
+layers. Weights: ``weights`` reads files, ``downloads`` fetches torchvision's. ``builders`` runs code of one's own.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from ..errors import DeconvnetError, UsageError
 from .beside import path_beside, read_beside, read_classes
 from .graph import GraphNetwork
-from .model_file import read
+from .onnx_file import read
 from .operations import OPERATIONS
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from ..config import LIMIT, load
 from ..errors import UsageError
-from ..images import Preprocess
+from ..images import Preprocess, usual_resize
 from ..settings import Part
 
 Three = tuple[float, float, float]
@@ -62,7 +62,7 @@ class Beside(Part):
         order = slice(None, None, -1 if self.reversed() else 1)
         both: list[list[float]] = [list(mean)[order], list(std)[order]]
         means, stds = (tuple(value / scale for value in values) for values in both)
-        resize = self.resize or (256 if size <= 256 else round(size * 8 / 7))
+        resize = self.resize or usual_resize(size)
         return Preprocess(size, resize, means, stds, stretch=self.stretch)
 
 

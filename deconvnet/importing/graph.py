@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import DeconvnetError
-from .model_file import Graph, Node
+from .onnx_file import Graph, Node
 from .operations import LIMIT, OPERATIONS, Making, Reshape, Unsupported
 
 _TAKEN = ("layers", "classes", "preprocess", "outputs", "sha256")  # what is put on a network later

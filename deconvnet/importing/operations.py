@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import DeconvnetError
 from ..receptive import Pair
-from .model_file import Node
+from .onnx_file import Node
 from .padding import PaddedAvgPool2d, PaddedConv2d, PaddedMaxPool2d, Window, symmetric
 
 LIMIT = 2**28  # numbers in one tensor (1 GiB); what a file asks for beyond that is a mistake or an attack

@@ -7,7 +7,7 @@ from onnx_files import elsewhere, model, node, saved
 
 from deconvnet.errors import DeconvnetError
 from deconvnet.importing.graph import GraphNetwork
-from deconvnet.importing.model_file import read
+from deconvnet.importing.onnx_file import read
 from deconvnet.importing.operations import OPERATIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -272,7 +272,7 @@ def beside(folder, text, made=None):
 
 def test_without_a_yaml_images_are_made_as_for_the_zoo(tmp_path):
     net = load(small(), tmp_path)
-    assert net.preprocess == deconvnet.images.Preprocess(12, 256) and net.classes == []
+    assert net.preprocess == deconvnet.images.Preprocess(12, 14) and net.classes == []
 
 
 def test_the_yaml_may_end_in_yml(tmp_path):
@@ -391,10 +391,10 @@ def test_from_the_file_to_the_sheets(tmp_path, monkeypatch, capsys):
     (tmp_path / "net.yaml").rename(tmp_path / "net.yml")
     assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "other.safetensors"]) == 0
     out = capsys.readouterr().out
-    assert "is not there" not in out and "The network sees 24 of 256 pixels along each side" in out
-    (tmp_path / "net.yml").write_text("preset: caffe\nresize: 48")
+    assert "is not there" not in out and "pixels along each side" not in out
+    (tmp_path / "net.yml").write_text("preset: caffe\nresize: 256")
     assert main(["scan", "--model", "net.onnx", "--images", "photos", "--out", "other.safetensors"]) == 0
-    assert "pixels along each side" not in capsys.readouterr().out
+    assert "The network sees 24 of 256 pixels along each side" in capsys.readouterr().out
     (tmp_path / "net.yml").rename(tmp_path / "net.yaml")
     (tmp_path / "net.yaml").write_text("preset: caffe")
     assert list(deconvnet.read_scan("top.safetensors").layers) == ["conv1", "conv2", "fc"]

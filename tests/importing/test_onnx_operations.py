@@ -13,7 +13,7 @@ from torch import nn
 import deconvnet
 from deconvnet.errors import DeconvnetError
 from deconvnet.importing.graph import GraphNetwork
-from deconvnet.importing.model_file import read
+from deconvnet.importing.onnx_file import read
 from deconvnet.importing.operations import OPERATIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

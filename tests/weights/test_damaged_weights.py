@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import deconvnet
 from deconvnet.errors import DeconvnetError
-from deconvnet.weights import misfits, read_weights
+from deconvnet.importing.weights import misfits, read_weights
 
 SOURCE = """
 from torch import nn

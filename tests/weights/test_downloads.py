@@ -9,8 +9,8 @@ import torch
 from torchvision import models
 
 import deconvnet
-from deconvnet import downloads
 from deconvnet.errors import DeconvnetError, UsageError
+from deconvnet.importing import downloads
 
 NAME = "torchvision:squeezenet1_0"
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import deconvnet
 from deconvnet.errors import DeconvnetError, UsageError
-from deconvnet.weights import misfits, read_weights, rename
+from deconvnet.importing.weights import misfits, read_weights, rename
 
 SOURCE = """
 from torch import nn

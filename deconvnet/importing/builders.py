@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import DeconvnetError, UsageError
+from ..errors import DeconvnetError, UsageError
 
 _ALWAYS_THE_SAME = {"deconvnet", "torch", "torchvision", "numpy", "PIL"}  # whatever lies beside one's own file
 
@@ -25,7 +25,7 @@ def build_own(source: str, function: str) -> nn.Module:
     """What the function gives; ``source`` is a Python file or the name of a module, in the current folder or installed.
 
     The file may lie in any folder and have any name. What lies beside it is imported as by a script that is run there,
-    ``import layers`` or ``from .layers import Block``, and goes before modules of the same names elsewhere; a folder
+    ``import layers`` or ``from ..layers import Block``, and goes before modules of the same names elsewhere; a folder
     with ``__init__.py`` is a package, whose other modules can be reached too. Raises UsageError where there is no such
     file, module or function, and DeconvnetError where it fails or gives no ``nn.Module``; both name the file.
     """
@@ -67,7 +67,7 @@ def _run(file: Path) -> Any:
 
 
 def _package(folder: Path, name: str) -> str:
-    """The package that a folder is; if none, one made for it, so that ``from .layers import Block`` works there."""
+    """The package that a folder is; if none, one made for it, so that ``from ..layers import Block`` works there."""
     if name:
         with suppress(Exception):  # what cannot be imported may not be needed
             importlib.import_module(name)

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import DeconvnetError, UsageError
-from .images import Preprocess
+from ..errors import DeconvnetError, UsageError
+from ..images import Preprocess
 from .weights import Trained
 
 _OWN_SCALE = ("googlenet", "inception_v3")  # torchvision normalises their images once more, to −1..1, in the network

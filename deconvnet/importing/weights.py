@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import DeconvnetError, UsageError
-from .images import Preprocess
+from ..errors import DeconvnetError, UsageError
+from ..images import Preprocess
 
 MOST_UNPACKED = 100  # times its own size that an archive may take unpacked; pruned weights take 7 times
 _LONGEST = 500       # characters of a tensor's name

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from .config import load
-from .errors import DeconvnetError, UsageError
-from .importing.beside import Beside, read_classes
-from .importing.graph import GraphNetwork
+from ..config import load
+from ..errors import DeconvnetError, UsageError
+from ..models import MODELS
+from .beside import Beside, read_classes
+from .graph import GraphNetwork
 from .layered import Layer, build_layers
-from .models import MODELS
 from .weights import Trained, read_weights, rename
 
 # the keys that say how images are made

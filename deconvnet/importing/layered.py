@@ -13,11 +13,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from .errors import DeconvnetError
-from .importing.graph import GraphNetwork
-from .importing.model_file import Graph, Node
-from .receptive import Pair
-from .settings import Part
+from ..errors import DeconvnetError
+from ..receptive import Pair
+from ..settings import Part
+from .graph import GraphNetwork
+from .onnx_file import Graph, Node
 from .weights import near_name
 
 IMAGE = "image"  # what the first layer takes
