@@ -52,3 +52,20 @@ def live(act: Callable[[], object], seconds: float = 0, point: int | None = None
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Full:
+    """A file of which half arrives on the disk before that is full."""
+
+    def __init__(self, file, error) -> None:
+        self.file, self.error = file, error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[:len(content) // 2])
+        raise self.error

@@ -156,23 +156,6 @@ KINDS = ("atlas.json", "images/*.webp", "conv3/*/unit.webp", "conv3/*/way.webp",
 FOLDERS = ("images", "conv3", "conv3/*", "static")
 
 
-class Full:
-    """A file of which half arrives on the disk before it is full."""
-
-    def __init__(self, file, error) -> None:
-        self.file, self.error = file, error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def write(self, content):
-        self.file.write(content[:len(content) // 2])
-        raise self.error
-
-
 class Refusing:
     """Refuses one kind of thing to do to the disk, for one kind of file or folder."""
 
@@ -186,7 +169,7 @@ class Refusing:
             if mode == "wb" and self.meant("open", whole):
                 raise self.error
             file = opening(path, mode, *rest, **named)
-            return Full(file, self.error) if mode == "wb" and self.meant("write", whole) else file
+            return mortal.Full(file, self.error) if mode == "wb" and self.meant("write", whole) else file
 
         def renamed(path, target):
             if self.meant("replace", target):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mortal import Full
 from PIL import Image
 from scans import RESULT, STATE, Drawings, act, network, outcome, state
 
@@ -48,23 +49,6 @@ class Refusing:
             return Full(there, self.error) if self.left < 0 and deed == "write" else there
 
         patch.setattr(owner, {"write": "open"}.get(deed, deed), refused)
-
-
-class Full:
-    """A file of which half arrives on the disk before that is full."""
-
-    def __init__(self, file, error) -> None:
-        self.file, self.error = file, error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def write(self, content):
-        self.file.write(content[:len(content) // 2])
-        raise self.error
 
 
 @pytest.fixture(scope="module")
