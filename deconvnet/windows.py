@@ -31,8 +31,9 @@ def look_up(maps: Tensor, signal: Signal) -> Tensor:
     for row, image, (y, x) in zip(found, signal.image.tolist(), signal.origin.tolist(), strict=True):
         top, bottom, above = _overlap(y, h, maps.shape[2])
         left, right, before = _overlap(x, w, maps.shape[3])
-        there = maps[image, :, above:above + bottom - top, before:before + right - left]  # a slice is copied ten times
-        row[:, top:bottom, left:right] = there                                            # as fast as cells one by one
+        # row by row, because a slice is copied ten times as fast as cells that are looked up one by one
+        there = maps[image, :, above:above + bottom - top, before:before + right - left]
+        row[:, top:bottom, left:right] = there
         if bottom - top < h:
             row[:, :top, left:right] = there[:, :1]
             row[:, bottom:, left:right] = there[:, -1:]
