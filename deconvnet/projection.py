@@ -9,13 +9,14 @@ from torch import Tensor
 
 from .errors import DeconvnetError, UsageError
 from .inverses import Rule, Table, obstacle, sliding, table
-from .receptive import Box, Field, Sliding, Spreading
+from .receptive import Box, Field, Pair, Sliding, Spreading
 from .tape import Call, Tape, as_map, full_precision
-from .windows import Signal, fit, join, rewindow
+from .windows import Signal, fit, inside, join, rewindow
 
 TOGETHER = 150_000  # pixels that the activations see which travel down together
 
 Boxes = tuple[Box, ...]
+Onto = Callable[[Signal, Pair, Signal], Signal]
 Travels = TypeVar("Travels", Signal, Boxes)
 
 
@@ -73,13 +74,14 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     maps, images = as_map(tape.values[tape.number(layer)]), tape.values[0]            # (N, C, H, W), (N, 3, H, W)
     chosen = _check_units(layer, units, maps, seed)                                   # (n, 4)
     start = _seed_map if seed == "map" else _seed_activation
-    walk = walk or (lambda signal: walk_back(tape, tape.number(layer), signal, _step(tape, rules), join))
+    watched, walk = walk is not None, walk or _walk(tape, tape.number(layer), rules)
     field = field_of(tape, layer, _size(maps) if seed == "map" else (1, 1), rules)
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
     values = maps.new_zeros(len(chosen))                                              # (n,)
     rows = rows or min(max(TOGETHER // (size[0] * size[1]), 8), 64)
-    for part in torch.arange(len(chosen)).split(rows) if len(chosen) else ():
+    order = torch.arange(len(chosen)) if watched else _by_size(origin, size, _size(images))
+    for part in order.split(rows) if len(chosen) else ():
         signal = start(maps, chosen[part])
         values[part] = signal.values.sum((1, 2, 3))
         pixels[part] = rewindow(walk(signal), origin[part], size).values
@@ -138,15 +140,17 @@ def walk_back(tape: Tape, number: int, signal: Travels, step: Callable[[Call, Tr
     return signals[0]
 
 
-def _step(tape: Tape, rules: Table) -> Callable[[Call, Signal], list[Signal]]:
-    """A step through any call, by the rules of a table."""
-    return lambda call, signal: step_down(tape, rules[call.function], call, signal)
+def _walk(tape: Tape, number: int, rules: Table) -> Callable[[Signal], Signal]:
+    """The way down by the rules of a table."""
+    def step(call: Call, signal: Signal) -> list[Signal]:
+        return step_down(tape, rules[call.function], call, signal, inside)
+    return lambda signal: walk_back(tape, number, signal, step, join)
 
 
-def step_down(tape: Tape, rule: Rule, call: Call, signal: Signal) -> list[Signal]:
-    """What a rule gives on each input of a call, with zeros where the window lies outside the map."""
+def step_down(tape: Tape, rule: Rule, call: Call, signal: Signal, onto: Onto = fit) -> list[Signal]:
+    """What a rule gives on each input of a call, as far as it is on the map: ``onto`` takes away what is not."""
     sizes = [_size(as_map(tape.values[number])) for number in call.inputs]
-    return [fit(part, size, above=signal) for part, size in zip(rule(call, signal), sizes, strict=True)]
+    return [onto(part, size, signal) for part, size in zip(rule(call, signal), sizes, strict=True)]
 
 
 def _size(maps: Tensor) -> tuple[int, int]:
@@ -159,6 +163,13 @@ def _windows(field: Field, positions: Tensor, image: tuple[int, int]) -> tuple[T
     origin = positions * positions.new_tensor(field.stride) + positions.new_tensor(field.start)
     size = min(field.size[0], image[0]), min(field.size[1], image[1])
     return torch.where(positions.new_tensor(size) < positions.new_tensor(field.size), 0, origin), size
+
+
+def _by_size(origin: Tensor, size: tuple[int, int], image: tuple[int, int]) -> Tensor:
+    """The order (n,) of windows by the size of what they see of the image: those that travel together are alike."""
+    end = torch.minimum(origin + origin.new_tensor(size), origin.new_tensor(image))
+    height, width = (end - origin.clamp(min=0)).T
+    return (height * (image[1] + 1) + width).argsort(stable=True)
 
 
 def _seed_activation(maps: Tensor, units: Tensor) -> Signal:

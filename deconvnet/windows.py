@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .receptive import Pair, Sliding
@@ -55,25 +54,20 @@ def _overlap(first: int, length: int, size: int) -> tuple[int, int, int]:
 
 def rewindow(signal: Signal, origin: Tensor, size: Pair) -> Signal:
     """The signal on other windows, of ``size`` from ``origin`` (n, 2): cut where they are smaller, 0 where larger."""
-    values = signal.values
-    shift = origin - signal.origin                                       # (n, 2)
-    for axis in (0, 1):
-        old = values.shape[2 + axis]
-        first = shift[:, axis]
-        if bool((first == first[0]).all()):  # one cut for all rows is much cheaper than a cut for each
-            left, right = int(first[0]), int(first[0]) + size[axis]
-            if left >= old or right <= 0:  # nothing in common
-                left, right, values = 0, size[axis], torch.zeros_like(values)
-            pads = [-left, right - old]
-            values = F.pad(values, pads if axis == 1 else [0, 0, *pads])
-        else:
-            cells = (first[:, None] + torch.arange(size[axis])).to(values.device)              # (n, size)
-            inside = (cells >= 0) & (cells < old)
-            view = (len(cells), 1, -1, 1) if axis == 0 else (len(cells), 1, 1, -1)
-            shape = list(values.shape)
-            shape[2 + axis] = size[axis]
-            values = values.gather(2 + axis, cells.clamp(0, old - 1).view(view).expand(shape)) * inside.view(view)
+    old, shifts = signal.values.shape[-2:], origin - signal.origin               # (n, 2)
+    values = signal.values.new_zeros(*signal.values.shape[:2], *size)
+    alike = bool((shifts == shifts[:1]).all())  # one copy for all rows is cheaper than a copy for each
+    for row, shift in [(slice(None), shifts[0].tolist())] if alike and len(shifts) else enumerate(shifts.tolist()):
+        begin, end = zip(*(_common(*axis) for axis in zip(shift, old, size, strict=True)), strict=True)
+        there = signal.values[row, ..., begin[0] + shift[0]:end[0] + shift[0], begin[1] + shift[1]:end[1] + shift[1]]
+        values[row, ..., begin[0]:end[0], begin[1]:end[1]] = there
     return Signal(values, origin, signal.image)
+
+
+def _common(shift: int, old: int, new: int) -> tuple[int, int]:
+    """Begin and end, in a line of ``new`` cells, of those that a line of ``old`` cells has too, ``shift`` before it."""
+    begin = min(max(-shift, 0), new)
+    return begin, max(min(old - shift, new), begin)
 
 
 def fit(signal: Signal, size: Pair, above: Signal) -> Signal:
@@ -98,6 +92,17 @@ def fit(signal: Signal, size: Pair, above: Signal) -> Signal:
         values[:, :, :max(-x, 0)] = 0
         values[:, :, max(size[1] - x, 0):] = 0
     return signal
+
+
+def inside(signal: Signal, size: Pair, above: Signal) -> Signal:
+    """The same on windows no larger than any of them needs, moved from the border onto the map: less travels down."""
+    shape, room = (signal.origin.new_tensor(pair) for pair in (signal.values.shape[-2:], size))      # (2,) each
+    begin, end = signal.origin.clamp(min=0), torch.minimum(signal.origin + shape, room)              # (n, 2) each
+    most = (end - begin).amax(0).clamp(min=1)
+    if torch.equal(most, shape):
+        return fit(signal, size, above)  # zeros cost less than a copy
+    h, w = most.tolist()
+    return rewindow(signal, torch.minimum(begin, room - most), (h, w))
 
 
 def join(one: Signal, other: Signal) -> Signal:

@@ -24,7 +24,7 @@ from deconvnet.inverses import (
     unpool,
     unpool_to_center,
 )
-from deconvnet.windows import Signal, fit, join, look_up, rewindow
+from deconvnet.windows import Signal, fit, inside, join, look_up, rewindow
 
 
 class Step(nn.Module):
@@ -356,7 +356,10 @@ def canvas(signal, reach=24):
 
 
 def on_map(whole, size, reach=24):
-    return whole[:, :, reach:reach + size[0], reach:reach + size[1]]
+    """A canvas with zeros where the map is not."""
+    frame = torch.zeros_like(whole)
+    frame[:, :, reach:reach + size[0], reach:reach + size[1]] = 1
+    return whole * frame
 
 
 windows = settings(max_examples=150, derandomize=True, database=None, deadline=None)
@@ -381,8 +384,19 @@ def test_fitting_leaves_nothing_outside_the_map_and_everything_inside(signal, si
     in_place = fit(Signal(before, signal.origin, signal.image), size, above=signal)
     assert torch.equal(in_place.values, fitted.values) and torch.equal(in_place.origin, fitted.origin)
     assert fitted.values.shape[2] <= size[0] and fitted.values.shape[3] <= size[1]
-    assert torch.equal(on_map(canvas(fitted), size), on_map(canvas(signal), size))
-    assert canvas(fitted).sum() == on_map(canvas(signal), size).sum()
+    assert torch.equal(canvas(fitted), on_map(canvas(signal), size))
+
+
+@windows
+@given(signals(), sizes)
+def test_windows_moved_inside_a_map_lose_nothing_that_is_on_it_and_are_no_larger_than_needed(signal, size):
+    before = signal.values.clone()
+    moved = inside(signal, size, above=signal)
+    assert torch.equal(signal.values, before), "what others may still look at stays as it is"
+    assert torch.equal(canvas(moved), on_map(canvas(signal), size))
+    needed = [[min(o + n, m) - max(o, 0) for o, n, m in zip(row, signal.values.shape[2:], size, strict=True)]
+              for row in signal.origin.tolist()]
+    assert list(moved.values.shape[2:]) == torch.tensor(needed).amax(0).clamp(min=1).tolist()
 
 
 @windows
