@@ -457,7 +457,8 @@ def _scan(model: str, images: str, file: Path, weights: str | None, layers: list
     settings = {"layers": layers and ",".join(layers), "top": top, "per_image": per_image, "batch_size": batch_size}
     origin = provenance("scan", settings, net, dataset, model, weights, images)
     found = scan_together(net, dataset, file, here, layers=layers, k=top, per_image=per_image, batch_size=batch_size,
-                          workers=workers, strict=strict, progress=True, provenance=origin)
+                          workers=workers, strict=strict, progress=True, provenance=origin,
+                          weights=origin["weights_sha256"])
     if found is not None:  # this is the first process
         note_places(origin, model, weights, images)
         _print_scan(found)

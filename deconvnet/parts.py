@@ -1,59 +1,62 @@
 """A scan that several processes share: each writes its part, and the first puts the parts together.
 
-The parts are files in a folder that all processes see, so that no image and no result goes over a network, and so that
-each process goes on with its own part after an interruption.
+A part is the state of its process's scan, in a folder that all processes see, so that no image and no result goes over
+a network, and so that each process goes on with its own part after an interruption.
 """
 
 import json
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .errors import DeconvnetError, UsageError
+from .errors import DeconvnetError
 from .files import LOCK, begun, made_folder
 from .processes import Here
-from .resume import Checkpoint
-from .scan import blank_scan, check_seen, scan
-from .scanned import Scan, read_scan
+from .resume import EVERY, Checkpoint, fingerprint_of
+from .scan import blank_scan, check_seen, conclude, go_on, placed
+from .scanned import Scan
 
-_PART = re.compile(r"\d+-of-(\d+)\.(safetensors|partial.*)")
+_PART = re.compile(r"\d+-of-(\d+)\.safetensors(\.previous)?")
 
 
-def scan_together(net: nn.Module, images: Any, out: Path, here: Here, *, provenance: Mapping[str, Any],
-                  progress: bool = False, **options: Any) -> Scan | None:
+def scan_together(net: nn.Module, images: Any, out: Path, here: Here, *, provenance: Mapping[str, Any], weights: str,
+                  layers: Sequence[str] | None = None, k: int = 9, per_image: int = 1, batch_size: int = 32,
+                  workers: int = 0, strict: bool = False, every: float = EVERY, progress: bool = False) -> Scan | None:
     """The scan of all images, which is in ``out`` then, to the first of the processes; None to the others.
 
     Process r of n goes through the images r, r + n, r + 2·n …, and the file is the same to the last bit for any n. Each
-    goes on with its own part where an earlier call by as many processes was cut off. ``options`` are those of ``scan``.
-    Raises what that raises, and DeconvnetError where the processes do not see the same folder or one of them has ended.
+    goes on with its own part where an earlier call by as many processes was cut off. ``weights`` is the fingerprint of
+    the network; the other options are those of ``scan``. Whoever calls is the only one who writes ``out``. Raises what
+    ``scan`` raises, and DeconvnetError where the processes do not see the same folder or one of them has ended.
     """
     parts = Parts(out, here.world)
-    if here.world == 1:
-        found = scan(net, images, device=here.device, provenance=provenance, progress=progress, out=out,
-                     checkpoint=parts.state(0), **options)
-        parts.remove()
-        return found
-    parts.open(here)
-    shard = (here.rank, here.world)
-    like = blank_scan(images, options["k"], options["per_image"], shard, provenance)
-    if not here.agree(json.dumps([like.provenance, like.files, here.device.type])):
-        raise DeconvnetError("The processes do not scan the same: weights, images, versions or kinds of device differ "
-                             "between them")
-    if not parts.has(here.rank, like):
-        scan(net, images, device=here.device, provenance=provenance, progress=progress and here.first, shard=shard,
-             out=parts.file(here.rank), checkpoint=parts.state(here.rank), **options)
+    blank = blank_scan(images, k, per_image, (here.rank, here.world), provenance)
+    facts = fingerprint_of(weights, images, blank, here.device, layers=layers, batch_size=batch_size)
+    parts.open(here, facts)
+    store = parts.store(here.rank, facts, every)
+    with placed(net, here.device) as place, store.alone():
+        found = go_on(net, images, blank, store, layers, place, batch_size=batch_size, workers=workers, strict=strict,
+                      progress=progress and here.first)
+        if here.world == 1:
+            conclude(found, images, store, out)
+        else:
+            with store.kept(found):
+                store.finish(found)
     here.wait()
     if not here.first:
         return None
-    found = parts.together()
-    check_seen(found, images)
-    found.save(out)
+    if here.world > 1:
+        found = parts.together(blank, facts)
+        if not found.count:
+            parts.remove()  # so that the same command looks at the images again, once that is mended
+        check_seen(found, images)
+        found.write(out)
     parts.remove()
     return found
 
@@ -67,12 +70,12 @@ class Parts:
         self.alone = out.with_name(f"{out.name}.partial")  # the state of a scan by one process
 
     def file(self, rank: int) -> Path:
-        """Where the part of a process is, when it is whole."""
-        return self.folder / f"{rank}-of-{self.world}.safetensors"
+        """Where the state is from which a process goes on, and at last its part."""
+        return self.folder / f"{rank}-of-{self.world}.safetensors" if self.world > 1 else self.alone
 
-    def state(self, rank: int) -> Path:
-        """Where the state is from which a process goes on."""
-        return self.file(rank).with_suffix(".partial") if self.world > 1 else self.alone
+    def store(self, rank: int, facts: Mapping[str, Any], every: float = EVERY) -> Checkpoint:
+        """What keeps the part of a process whose scan has a fingerprint."""
+        return Checkpoint(self.file(rank), every, facts, self.folder if self.world > 1 else None)
 
     def notes(self) -> Iterator[str]:
         """What a user should know before the scan: that another number of processes has begun it."""
@@ -82,40 +85,30 @@ class Parts:
             yield (f"{self.out} was begun by {' and by '.join(map(_processes, others))}, and only as many can go on "
                    f"with that: {_processes(self.world)} {'goes' if self.world == 1 else 'go'} through all images anew")
 
-    def open(self, here: Here) -> None:
-        """Make the folder. Raises DeconvnetError where not all processes see it."""
+    def open(self, here: Here, facts: Mapping[str, Any]) -> None:
+        """Make the folder. Raises DeconvnetError where not all processes see it, or do not say the same of the scan."""
+        if self.world == 1:
+            return
         if here.first:
             made_folder(self.folder)
         here.wait()
         if not self.folder.is_dir():
             raise DeconvnetError(f"{self.folder}, which the first process has just made, is not to be seen here: all "
                                  "processes need --out in one folder that they share")
+        if not here.agree(json.dumps({**facts, "shard": None})):
+            raise DeconvnetError("The processes do not scan the same: weights, images, versions or kinds of device "
+                                 "differ between them")
 
-    def has(self, rank: int, like: Scan) -> bool:
-        """Whether the part of a process is there already. Raises UsageError if it is one of another scan."""
-        file = self.file(rank)
-        if not file.exists():
-            return False
-        try:
-            part = read_scan(file)
-        except DeconvnetError as error:
-            warnings.warn(f"Part {rank} of {self.world} is gone through again: {error}", stacklevel=3)
-            return False
-        there, here = _facts(part), _facts(like)
-        differ = [f"  {key}: {there.get(key)} there, {here.get(key)} here" for key in sorted({*there, *here})
-                  if there.get(key) != here.get(key)]
-        if differ:
-            raise UsageError("\n".join([f"{file} is a part of another scan:", *differ,
-                                        f"Delete {self.folder} to begin anew"]))
-        return True
+    def together(self, blank: Scan, facts: Mapping[str, Any]) -> Scan:
+        """All parts of the scan in one, of which no more than two are in memory at a time.
 
-    def together(self) -> Scan:
-        """All parts in one, of which no more than two are in memory at a time."""
-        for file in map(self.file, range(self.world)):
-            if not file.exists():
-                raise DeconvnetError(f"{file} is not there, though its process is through: all processes need --out in "
-                                     "one folder that they share. Copy the part to it, and give the same command again")
-        return reduce(Scan.merge, (read_scan(self.file(rank)) for rank in range(self.world)))
+        Raises DeconvnetError where one is not there, not whole, or one of another scan.
+        """
+        def part(rank: int) -> Scan:
+            store = self.store(rank, {**facts, "shard": [rank, self.world]})
+            return store.through(replace(blank, shards=[(rank, self.world)]))
+
+        return reduce(Scan.merge, map(part, range(self.world)))
 
     def remove(self) -> None:
         """Delete all parts and states, also those by another number of processes: the result stands."""
@@ -128,12 +121,6 @@ class Parts:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-
-
-def _facts(part: Scan) -> dict[str, Any]:
-    """What must be the same for a part to be one of this scan."""
-    return {**part.provenance, "k": part.k, "per_image": part.per_image, "shards": part.shards,
-            "images": len(part.files)}
 
 
 def _processes(count: int) -> str:

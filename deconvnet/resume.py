@@ -5,35 +5,40 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .batches import length
-from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
-from .files import sole_writer, sweep_beside, write_whole
+from .files import sole_writer, write_whole
 from .scanned import Scan, decode, encode
 from .sealed import Damaged
 from .stopping import uninterrupted
 from .versions import versions
 
+EVERY = 20.0  # seconds between two states
 SHARE = 0.05  # of the time, at most, goes into saving: the state of a scan of a million images takes seconds
 
 
 class Checkpoint:
     """The state of a scan in a file, so that the same scan can go on from there. Without a path it does nothing.
 
-    The state before the last is kept beside it, as ``NAME.previous``, in case a disk damages the last one.
+    The state before the last is kept beside it, as ``NAME.previous``, in case a disk damages the last one. Neither
+    holds the names and classes of the images, which may be a million and are the same for the same ``fingerprint``.
     """
 
-    def __init__(self, path: str | Path | None, every: float) -> None:
+    def __init__(self, path: str | Path | None, every: float = EVERY, fingerprint: Mapping[str, Any] | None = None,
+                 folder: Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self.every = every
-        self.fingerprint: dict[str, Any] = {}
+        self.fingerprint = fingerprint or {}  # what must be the same for a scan to go on
+        self.folder = folder  # what to delete for a scan of something else, if it is more than this file
+        self.over = False  # whether the last state is that of a scan which is through
         self._saved = time.monotonic()
         self._took = 0.0  # seconds, the last time
         self._whole = True  # no batch is half taken in
@@ -46,28 +51,21 @@ class Checkpoint:
         return [] if self.path is None else [self.path, self.path.with_name(f"{self.path.name}.previous")]
 
     @contextmanager
-    def alone(self, out: str | Path | None = None) -> Iterator[None]:
-        """While this process is the only one with this file, and so with the result that it leads to.
-
-        Removes what killed ones had begun to write. Raises DeconvnetError, saying who else has the file.
-        """
-        if self.path is None:
-            yield
-            return
-        with sole_writer(self.path):
-            for file in [*self.files, *([] if out is None else [Path(out)])]:
-                sweep_beside(file)
+    def alone(self) -> Iterator[None]:
+        """While this process is the only one with this file. Raises DeconvnetError, saying who else has it."""
+        with nullcontext() if self.path is None else sole_writer(self.path):
             yield
 
-    def load(self) -> Scan | None:
-        """The last state that is whole, or None if there is none; what is damaged is said in a warning.
+    def load(self, blank: Scan) -> Scan:
+        """The scan as the last state has it that is whole, or ``blank``, which has seen nothing yet.
 
-        Raises UsageError, with what differs, if there are only states of another scan.
+        What is damaged is said in a warning. Raises UsageError, with what differs, if there are only states of another
+        scan.
         """
         no_good: dict[Path, Exception] = {}
         for file in self.files:
             try:
-                scan = self._read(file)
+                scan = self._read(file, blank)
             except FileNotFoundError:
                 continue
             except (Damaged, UsageError) as error:
@@ -81,13 +79,24 @@ class Checkpoint:
             return scan
         if others := [error for error in no_good.values() if isinstance(error, UsageError)]:
             files = "the file" if len(no_good) == 1 else "the files " + " and ".join(map(str, no_good))
-            raise UsageError(f"{others[0]}\nDelete {files} to begin anew")
+            raise UsageError(f"{others[0]}\nDelete {self.folder or files} to begin anew")
         if no_good:
             self._worth_keeping = False
             warnings.warn(f"The scan begins again, for it cannot go on: {_first_line(no_good)}", stacklevel=3)
-        return None
+        return blank
 
-    def _read(self, file: Path) -> Scan:
+    def through(self, blank: Scan) -> Scan:
+        """The scan that ``finish`` has kept. Raises DeconvnetError if there is none that is whole, or another one."""
+        assert self.path is not None
+        with suppress(FileNotFoundError):
+            scan = self._read(self.path, blank)
+            if self.over:
+                return scan
+        raise DeconvnetError(f"{self.path} is not there, or not whole, though its process is through: all processes "
+                             "need --out in one folder that they share. Copy the part to it, and give the same command "
+                             "again")
+
+    def _read(self, file: Path, blank: Scan) -> Scan:
         """The state in a file. Raises FileNotFoundError; Damaged; UsageError if it is that of another scan."""
         try:
             scan, about = decode(file.read_bytes(), file)
@@ -103,7 +112,8 @@ class Checkpoint:
             raise UsageError(f"{file} is a scan that is over, not the state of one")
         if lines := differences(about["fingerprint"], self.fingerprint):
             raise UsageError("\n".join([f"{file} is the state of another scan:", *lines]))
-        return scan
+        self.over = about.get("over", False)
+        return replace(blank, layers=scan.layers, count=scan.count, unreadable=scan.unreadable)
 
     @contextmanager
     def kept(self, scan: Scan) -> Iterator[None]:
@@ -133,6 +143,12 @@ class Checkpoint:
         if time.monotonic() - self._saved >= (self.every and max(self.every, self._took / SHARE)):
             self._save(scan)
 
+    def finish(self, scan: Scan) -> None:
+        """Keep a scan that is through, for ``through``."""
+        if not self.over:
+            self.over = True
+            self._save(scan)
+
     def remove(self) -> None:
         """Delete the files, the scan being done."""
         for file in reversed(self.files):  # while there is any, there is the last
@@ -142,7 +158,8 @@ class Checkpoint:
         begun = time.monotonic()
         if self.path is not None:
             previous = self.files[1] if self._worth_keeping else None
-            write_whole(self.path, encode(scan, fingerprint=self.fingerprint), previous=previous)
+            bare = replace(scan, files=[], classes=[], labels=[])
+            write_whole(self.path, encode(bare, fingerprint=self.fingerprint, over=self.over), previous=previous)
             self._worth_keeping = True
         self._saved, self._done = time.monotonic(), scan.count + len(scan.unreadable)
         self._took = self._saved - begun
@@ -160,16 +177,16 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], above: str = 
     return lines
 
 
-def fingerprint_of(net: nn.Module, images: Any, blank: Scan, place: torch.device, **settings: Any) -> dict[str, Any]:
+def fingerprint_of(weights: str, images: Any, blank: Scan, place: torch.device, **settings: Any) -> dict[str, Any]:
     """What must be the same for a scan to go on.
 
-    That is the caller's provenance and settings, the weights, the kind of device, the versions, and the images as far
-    as they tell: the values of a tensor; the names, sizes and preprocessing of files.
+    That is the caller's provenance and settings, the weights (their SHA-256), the kind of device, the versions, and the
+    images as far as they tell: the values of a tensor; the names, sizes and preprocessing of files.
     """
     names = hashlib.sha256(json.dumps([blank.files, blank.classes, blank.labels]).encode()).hexdigest()
     facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": length(images),
              "names": names, "images_content": _content(images), "images_preprocess": _preprocess(images),
-             "weights": fingerprint(net), "device": place.type, "versions": versions()}
+             "weights": weights, "device": place.type, "versions": versions()}
     return json.loads(json.dumps({**blank.provenance, **facts, **settings}))
 
 

@@ -37,7 +37,7 @@ class Sample:
         together = torch.cat([self.images, images])
         order = _order(together)[:SIZE]
         self.images = together[order]
-        self.maxima = torch.cat([self.maxima.to(maxima.dtype), maxima.clamp(min=0)])[order]
+        self.maxima = torch.cat([self.maxima, maxima.clamp(min=0)])[order]
 
     def merge(self, other: "Sample") -> "Sample":
         """The sample of both, seen over different images."""

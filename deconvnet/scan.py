@@ -8,7 +8,7 @@ round differently for another batch size, which is why every batch is filled up 
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .batches import Batch, batches, is_indexed, kind, length, unequal
+from .describe import fingerprint
 from .errors import UnreadableImage, UsageError
+from .files import sole_writer
 from .forward import Forward
-from .resume import Checkpoint, fingerprint_of
+from .resume import EVERY, Checkpoint, fingerprint_of
 from .scanned import Scan
 from .tape import full_precision
 from .topk import Found
@@ -30,7 +32,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
          batch_size: int = 32, workers: int = 0, per_image: int = 1, device: str | torch.device | None = None,
          shard: tuple[int, int] = (0, 1), strict: bool = False, progress: bool = False,
          provenance: Mapping[str, Any] | None = None, checkpoint: str | Path | None = None,
-         every: float = 20.0, out: str | Path | None = None) -> Scan:
+         every: float = EVERY, out: str | Path | None = None) -> Scan:
     """The k strongest activations of every unit of the layers, from one forward pass over the images.
 
     An activation is the positive part of what the named module puts out, at the moment it returns: ``conv5`` and
@@ -56,38 +58,67 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
             an interruption, to the same result; the state before the last is beside it, as NAME.previous. Both are
             deleted at the end. Only one process at a time may have it.
         every: seconds between two checkpoints; more where saving one takes long.
-        out: a file to save the result in. Only when it is there is the checkpoint deleted.
+        out: a file to save the result in. Only when it is there is the checkpoint deleted. Only one process at a time
+            may write it.
 
     Raises UsageError for wrong arguments, a layer that does not exist, no images, images of different sizes; and
-    DeconvnetError, naming layer and image, where an activation is NaN or infinite.
+    DeconvnetError, naming layer and image, where an activation is NaN or infinite, and where another process has the
+    checkpoint or the file.
     """
-    _check_arguments(k=k, per_image=per_image, batch_size=batch_size, workers=workers, shard=shard)
-    _check_mode(net)
     blank = blank_scan(images, k, per_image, shard, provenance)
     wanted = [layers] if isinstance(layers, str) else layers
-    store = Checkpoint(checkpoint, every)
-    with (store.alone(out), _placed(net, device) as place, full_precision(),
-          _bar(progress, images, shard) as bar):
-        if checkpoint is not None:
-            store.fingerprint = fingerprint_of(net, images, blank, place, layers=wanted, batch_size=batch_size)
-        result = store.load() or blank
-        stream = batches(images, shard, result.count + len(result.unreadable), batch_size, workers, place)
-        with closing(stream), torch.no_grad(), store.kept(result):
-            bar.update(result.count + len(result.unreadable))
-            _go_through(Forward(net, wanted, place), stream, result, strict, store, bar)
-        check_seen(result, images)
-        if out is not None:
-            result.save(out)
-        store.remove()
+    _check_files(checkpoint, out)
+    with nullcontext() if out is None else sole_writer(Path(out)), placed(net, device) as place:
+        facts = {} if checkpoint is None else fingerprint_of(fingerprint(net), images, blank, place, layers=wanted,
+                                                             batch_size=batch_size)
+        store = Checkpoint(checkpoint, every, facts)
+        with store.alone():
+            found = go_on(net, images, blank, store, wanted, place, batch_size=batch_size, workers=workers,
+                          strict=strict, progress=progress)
+            conclude(found, images, store, out)
+    return found
+
+
+def go_on(net: nn.Module, images: Any, blank: Scan, store: Checkpoint, layers: Sequence[str] | None,
+          place: torch.device, *, batch_size: int, workers: int, strict: bool, progress: bool) -> Scan:
+    """The scan of all images in the shard of ``blank``, from the last state in the store on.
+
+    The network is in its ``place`` already. The other arguments, and the errors, are those of ``scan``.
+    """
+    _check_least(batch_size=(batch_size, 1), workers=(workers, 0))
+    _check_mode(net)
+    result, shard = store.load(blank), blank.shards[0]
+    if strict and result.unreadable:  # skipped before an interruption
+        raise UnreadableImage(*result.skipped[0])
+    if store.over:
+        return result
+    seen = result.count + len(result.unreadable)
+    stream = batches(images, shard, seen, batch_size, workers, place)
+    with (full_precision(), _bar(progress, images, shard) as bar, closing(stream), torch.no_grad(),
+          store.kept(result)):
+        bar.update(seen)
+        _go_through(Forward(net, layers, place), stream, result, strict, store, bar)
     return result
+
+
+def conclude(found: Scan, images: Any, store: Checkpoint, out: str | Path | None) -> None:
+    """Puts the result in its file, if it is to have one, and only then deletes the state.
+
+    Ctrl-C in between leaves a state of the whole scan. Raises UsageError where no image could be read.
+    """
+    if not found.count:
+        store.remove()  # so that the same command looks at the images again, once that is mended
+    check_seen(found, images)
+    with store.kept(found):
+        if out is not None:
+            found.write(Path(out))
+        store.remove()
 
 
 def _go_through(forward: Forward, batches: Iterator[Batch], result: Scan, strict: bool, store: Checkpoint,
                 bar: tqdm) -> None:
     """Take every batch into the result."""
     shape: torch.Size | None = None
-    if strict and result.unreadable:  # skipped before an interruption
-        raise UnreadableImage(*result.skipped[0])
     for batch in batches:
         _check_batch(batch, result, shape, strict)
         found: dict[str, Found] = {}
@@ -106,7 +137,7 @@ def _go_through(forward: Forward, batches: Iterator[Batch], result: Scan, strict
 
 
 @contextmanager
-def _placed(net: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
+def placed(net: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """The network on a device, and back where it was afterwards."""
     home = next((t.device for t in (*net.parameters(), *net.buffers())), torch.device("cpu"))
     try:
@@ -132,13 +163,17 @@ def _bar(progress: bool, images: Any, shard: tuple[int, int]) -> tqdm:
 # ---- what is refused ----
 
 
-def _check_arguments(k: int, per_image: int, batch_size: int, workers: int, shard: tuple[int, int]) -> None:
-    for name, value, least in (("k", k, 1), ("per_image", per_image, 1), ("batch_size", batch_size, 1),
-                               ("workers", workers, 0), ("world of shard", shard[1], 1)):
+def _check_least(**arguments: tuple[int, int]) -> None:
+    """Raises UsageError for the first of the arguments that is less than it must be at least."""
+    for name, (value, least) in arguments.items():
         if value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
-    if not 0 <= shard[0] < shard[1]:
-        raise UsageError(f"shard is (rank, world) with rank from 0 to world − 1, not {shard}")
+
+
+def _check_files(checkpoint: str | Path | None, out: str | Path | None) -> None:
+    """The state is deleted when the result is there, so that they cannot be one file."""
+    if checkpoint is not None and out is not None and Path(checkpoint).absolute() == Path(out).absolute():
+        raise UsageError(f"checkpoint and out are the same file, {out}: give another one to either")
 
 
 def _check_mode(net: nn.Module) -> None:
@@ -191,7 +226,10 @@ def _given(images: Any, name: str) -> Any:
 
 def blank_scan(images: Any, k: int, per_image: int, shard: tuple[int, int],
                provenance: Mapping[str, Any] | None) -> Scan:
-    """A scan that has seen no image, with the names that the images bring along."""
+    """A scan that has seen no image, with the names that the images bring along. Raises UsageError as ``scan`` does."""
+    _check_least(k=(k, 1), per_image=(per_image, 1))
+    if not 0 <= shard[0] < shard[1]:
+        raise UsageError(f"shard is (rank, world) with rank from 0 to world − 1, not {shard}")
     try:
         facts = json.loads(json.dumps(dict(provenance or {})))
     except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import DeconvnetError, UsageError
-from .files import write_whole
+from .files import sole_writer, write_whole
 from .sample import Sample
 from .sealed import Damaged, seal, unseal
 from .tape import count_calls, resolve
@@ -220,9 +220,14 @@ class Scan(Mapping[str, LayerScan]):
     def save(self, path: str | Path) -> None:
         """Write the scan to a file, for ``read_scan``: beside it first, then in its place, so it is whole or not there.
 
-        Raises DeconvnetError where that is not possible.
+        Raises DeconvnetError where that is not possible, or where another process has the file.
         """
-        write_whole(Path(path), encode(self))
+        with sole_writer(Path(path)):
+            self.write(Path(path))
+
+    def write(self, path: Path) -> None:
+        """The same, by whoever is the ``sole_writer`` of the file already."""
+        write_whole(path, encode(self))
 
     def _check_alike(self, other: "Scan") -> None:
         keys = ["k", "per_image", "files", "classes", "labels", "provenance"]

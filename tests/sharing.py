@@ -19,11 +19,13 @@ from typing import Any
 
 import torch
 from test_scan import Pictures, small_net
+from torch import nn
 
+from deconvnet.describe import fingerprint
 from deconvnet.parts import Parts, scan_together
 from deconvnet.processes import Here, processes
 from deconvnet.scan import scan
-from deconvnet.scanned import Scan, read_scan
+from deconvnet.scanned import Scan, decode, read_scan
 
 IMAGES, BROKEN = 23, (2, 5, 17)
 ORIGIN = {"model": "small"}
@@ -89,14 +91,15 @@ def _result(act: Callable[[Here], object]) -> tuple[int, str]:
 
 
 def share(out: Path, first: Callable[[Here], object] = lambda here: None, data: Noted | None = None,
-          **changes: Any) -> Callable[[Here], object]:
+          net: nn.Module | None = None, **changes: Any) -> Callable[[Here], object]:
     """What a process does: ``first``, and then it takes its part; gives how many images the whole has."""
     def act(here: Here) -> int | None:
         images = data or pictures()
         images.notes = out.with_name(f"{out.name}.read.{here.rank}")
         first(here)
         options = {"k": 5, "per_image": 2, "batch_size": 4, "every": 0.0, "provenance": ORIGIN, **changes}
-        found = scan_together(small_net(), images, out, here, **options)
+        used = net or small_net()
+        found = scan_together(used, images, out, here, weights=fingerprint(used), **options)
         return None if found is None else found.count
     return act
 
@@ -144,12 +147,17 @@ def killed(world: int, rank: int, moment: int, out: Path) -> dict[str, Any]:
     first = together(world, share(out, kill(rank, moment)))
     stood = state(out)
     parts = Parts(out, world)
-    whole = [parts.file(other).exists() for other in range(world)]
+    whole = [over(parts.file(other)) for other in range(world)]
     read = [readings(out, other) for other in range(world)]
     again = together(world, share(out))
     return {"world": world, "rank": rank, "moment": moment, "first": first, "again": again, "between": stood,
             "after": state(out), "whole": whole, "read": read,
             "reread": [readings(out, other)[len(read[other]):] for other in range(world)]}
+
+
+def over(part: Path) -> bool:
+    """Whether a part is there that its process is through with."""
+    return part.exists() and decode(part.read_bytes(), part)[1]["over"]
 
 
 def readings(out: Path, rank: int) -> list[int]:
@@ -200,6 +208,7 @@ def scenarios(folder: Path, extended: bool) -> dict[str, Any]:
         told[f"few {world}"] = together(world, share(small, data=few)) | state(small)
         told[f"read {world}"] = sorted(chain(*(readings(whole, rank) for rank in range(world))))
     told["unreadable"] = together(3, share(folder / "unreadable", data=none)) | state(folder / "unreadable")
+    told["mended"] = together(3, share(folder / "unreadable", data=pictures(8, ()))) | state(folder / "unreadable")
     told["strict"] = together(2, share(folder / "strict", strict=True)) | state(folder / "strict")
     other = folder / "number"
     told["number"] = [together(3, share(other, kill(1, 9))), list(Parts(other, 2).notes()), together(2, share(other)),
@@ -207,9 +216,22 @@ def scenarios(folder: Path, extended: bool) -> dict[str, Any]:
     changed = folder / "changed"
     told["changed"] = [together(2, share(changed, kill(0, 9))), together(2, share(changed, provenance={"model": "b"})),
                        together(2, share(changed)), state(changed)]
+    strange = folder / "strange"
+    told["strange"] = [together(2, share(strange, kill(0, 9), provenance={})),
+                       together(2, share(strange, net=double(small_net()), provenance={})), state(strange)]
     told["disagree"] = together(2, lambda here: share(folder / "disagree", provenance={"model": here.rank})(here))
+    told["other networks"] = together(2, lambda here: share(
+        folder / "networks", net=small_net() if here.first else double(small_net()), provenance={})(here))
     told["damaged"] = damaged(folder / "damaged")
     return told
+
+
+def double(net: nn.Module) -> nn.Module:
+    """Another network, whose layers have the same names."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter *= 2
+    return net
 
 
 def damaged(out: Path) -> list[Any]:

@@ -226,7 +226,7 @@ def test_a_scan_that_cannot_be_saved_keeps_its_state(place, capsys, monkeypatch)
         raise deconvnet.DeconvnetError(f"{path} cannot be written: No space left on device")
 
     monkeypatch.setattr(time, "monotonic", iter(range(0, 10**9, 100)).__next__)  # the state is saved at every batch
-    monkeypatch.setattr(Scan, "save", full)
+    monkeypatch.setattr(Scan, "write", full)
     assert scan("--batch-size", "4") == 1
     assert "No space left" in capsys.readouterr().err
     assert (place / "out/top.safetensors.partial").exists()

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 import sharing
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_scan import small_net
 from torch import Tensor
 
 from deconvnet import cli, load_model, open_images, resume
+from deconvnet.describe import fingerprint
 from deconvnet.errors import DeconvnetError
 from deconvnet.processes import Here
 from deconvnet.rows import EvenRows
@@ -54,6 +57,7 @@ def seen(layer: LayerScan, maxima: Tensor, numbers: list[int], labels: Tensor) -
 
 
 @settings(max_examples=60, deadline=None)
+@example(1, 1, 2, torch.float64)  # a part without images, of another precision than the rest
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 5), st.sampled_from([torch.float32, torch.float64]))
 def test_sums_are_the_same_bits_in_any_order_and_split(seed: int, n: int, parts: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -166,9 +170,20 @@ def test_another_number_of_processes_begins_anew_and_says_so(told: dict) -> None
 def test_parts_of_another_scan_are_refused(told: dict) -> None:
     killed, refused, _, left = told["changed"]
     assert killed["codes"] == [-9, 1] and refused["codes"][1] == 1
-    assert "is a part of another scan:\n  model: small there, b here\nDelete" in refused["said"][1]
+    assert "is the state of another scan:\n  model: small there, b here\nDelete" in refused["said"][1]
+    assert refused["said"][1].endswith("changed.parts to begin anew")
     assert left["sha256"] is None or left["sha256"] == told["alone"]
-    assert told["disagree"]["codes"] == [1, 1] and all("do not scan the same" in s for s in told["disagree"]["said"])
+    for words in ("disagree", "other networks"):
+        assert told[words]["codes"] == [1, 1] and all("do not scan the same" in s for s in told[words]["said"])
+
+
+@forks
+def test_parts_of_another_network_are_refused_whatever_the_caller_says_of_it(told: dict) -> None:
+    killed, refused, left = told["strange"]
+    assert killed["codes"] == [-9, 1] and refused["codes"] == [1, 1] and left["sha256"] is None
+    there, here = small_net(), sharing.double(small_net())
+    line = f"another scan:\n  weights: {fingerprint(there)} there, {fingerprint(here)} here\nDelete"
+    assert line in refused["said"][1]
 
 
 @forks
@@ -180,6 +195,7 @@ def test_a_damaged_part_is_gone_through_again(told: dict) -> None:
 @forks
 def test_what_one_process_refuses_several_refuse(told: dict) -> None:
     assert told["unreadable"]["codes"] == [1, 0, 0] and "None of the 8 images" in told["unreadable"]["said"][0]
+    assert told["mended"]["codes"] == [0, 0, 0] and told["mended"]["said"][0] == "8" and not told["mended"]["parts"]
     assert told["strict"]["codes"] == [1, 1] and "bad2.jpg: an empty file" in told["strict"]["said"][0]
     assert told["unreadable"]["sha256"] is None and told["strict"]["sha256"] is None
 
@@ -187,10 +203,28 @@ def test_what_one_process_refuses_several_refuse(told: dict) -> None:
 def test_processes_that_do_not_see_the_same_folder(tmp_path) -> None:
     parts = sharing.Parts(tmp_path / "out", 2)
     with pytest.raises(DeconvnetError, match="one folder that they share"):
-        parts.open(Here(rank=1))
+        parts.open(Here(rank=1), {})
     (tmp_path / "out.parts").mkdir()
     with pytest.raises(DeconvnetError, match=r"0-of-2\.safetensors is not there"):
-        parts.together()
+        parts.together(Scan({}), {})
+
+
+def test_a_part_is_put_to_the_others_only_when_it_is_whole_and_theirs(tmp_path) -> None:
+    """Whatever became of it after its process was through."""
+    parts, facts = sharing.Parts(tmp_path / "out", 2), {"weights": "a", "shard": [0, 2]}
+    parts.folder.mkdir()
+    data, blank = sharing.pictures(8, ()), Scan({}, shards=[(0, 2)])
+    for rank in range(2):
+        part = scan(small_net(), data, shard=(rank, 2))
+        parts.store(rank, {**facts, "shard": [rank, 2]}).finish(part)
+    both = parts.together(blank, facts)
+    assert both.count == 8 and both.shards == [(0, 1)]
+    assert encode(both) == encode(replace(scan(small_net(), data), files=[], labels=[], classes=[]))
+    with pytest.raises(DeconvnetError, match=r"0-of-2.*another scan:\n  weights: a there, b here"):
+        parts.together(blank, {**facts, "weights": "b"})
+    parts.store(1, {**facts, "shard": [1, 2]})._save(part)  # a state on the way
+    with pytest.raises(DeconvnetError, match=r"1-of-2\.safetensors is not there, or not whole"):
+        parts.together(blank, facts)
 
 
 def test_processes_on_devices_of_different_kinds_are_refused(tmp_path) -> None:

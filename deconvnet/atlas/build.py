@@ -113,7 +113,7 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
             facts |= written.result()
     for name, content in sprites.files().items():
         write_whole(place / name, content, flush=False)
-    flush_all()
+    flush_all(place)
     write_whole(place / "units.json", json.dumps(facts | {"list": units}, separators=(",", ":")).encode())
 
 

@@ -129,7 +129,7 @@ def write(folder: Path, site: Site, progress: bool = False) -> None:
             write_whole(place / str(unit["unit"]) / "index.html", encoded(page), flush=False)
         write_whole(place / "index.html", encoded(layer_page.render(site=site, root="../", layer=layer)),
                     flush=False)
-    flush_all()
+    flush_all(folder)
     write_whole(folder / "index.html", encoded(made.get_template("overview.html").render(site=site, root="")))
 
 

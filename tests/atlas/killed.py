@@ -16,7 +16,7 @@ import torch
 from mortal import live
 from PIL import Image
 
-import deconvnet
+import deconvnet.files
 from deconvnet.atlas import pages
 
 LAYERS = ("conv3",)
@@ -37,7 +37,7 @@ def check(folder: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    os.fsync, os.sync = lambda file: None, lambda: None  # the power is not cut
+    os.fsync = deconvnet.files._flush_disk = lambda file: None  # the power is not cut
     pages.environment = cache(pages.environment)
     for name in ("overview", "layer", "unit"):
         pages.environment().get_template(f"{name}.html")

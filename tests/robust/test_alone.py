@@ -14,12 +14,14 @@ from contextlib import suppress
 import asked
 import pytest
 from mortal import ALONE
-from scans import STATE, act
+from scans import RESULT, STATE, Drawings, act, network
 
 from deconvnet import files
 from deconvnet.cli import main
-from deconvnet.errors import DeconvnetError
-from deconvnet.files import LOCK, begun, sole_writer, sweep
+from deconvnet.errors import DeconvnetError, UsageError
+from deconvnet.files import LOCK, begun, flush_all, sole_writer, sweep
+from deconvnet.scan import scan
+from deconvnet.scanned import read_scan
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forks")
 
@@ -220,6 +222,75 @@ def test_two_scans_from_python_too(tmp_path):
     with sole_writer(tmp_path / STATE), pytest.raises(DeconvnetError, match="is being written by process"):
         act(tmp_path)
     act(tmp_path)
+
+
+@pytest.mark.parametrize("checkpoint", [None, "another.partial"])
+def test_two_scans_with_one_result_whatever_their_states_are(checkpoint, tmp_path):
+    options = {"checkpoint": checkpoint and tmp_path / checkpoint, "out": tmp_path / RESULT}
+    told = []
+
+    class Asking(Drawings):
+        def __getitem__(self, index):
+            if index == 9:
+                with pytest.raises(DeconvnetError) as refused:
+                    scan(network(), Drawings(), **options)
+                with pytest.raises(DeconvnetError, match="is being written by process"):
+                    read_scan(tmp_path / "other").save(tmp_path / RESULT)
+                told.append(str(refused.value))
+            return super().__getitem__(index)
+
+    scan(network(), Drawings(3), out=tmp_path / "other")
+    act(tmp_path, Asking())
+    [line] = told
+    assert HELD.match(line)[1] == str(tmp_path / RESULT)
+    assert {path.name for path in tmp_path.iterdir()} == {RESULT, "other"} and read_scan(tmp_path / RESULT).count == 19
+    scan(network(), Drawings(), **options)
+
+
+def test_a_scan_that_is_saved_neither_waits_nor_leaves_anything(tmp_path):
+    found = scan(network(), Drawings())
+    part = tmp_path / f".{files._mark(tmp_path / RESULT)}-1-2.part"
+    part.touch()  # by one that was killed
+    found.save(tmp_path / RESULT)
+    assert [path.name for path in tmp_path.iterdir()] == [RESULT]
+
+
+def test_a_state_cannot_be_where_the_result_is_to_be(tmp_path):
+    with pytest.raises(UsageError, match="are the same file"):
+        scan(network(), Drawings(), checkpoint=tmp_path / RESULT, out=tmp_path / RESULT)
+
+
+def test_a_full_disk_hinders_nobody_from_having_a_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with sole_writer(tmp_path / "a"), \
+                pytest.raises(DeconvnetError, match="is being written by another process: wait"), \
+                sole_writer(tmp_path / "a"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all disks are flushed")
+def test_many_files_are_flushed_by_their_own_disk_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sync", lambda: pytest.fail("every disk of the machine"))
+    flush_all(tmp_path)
+    flushed = []
+    monkeypatch.setattr(files, "_flush_disk", lambda number: flushed.append(os.fstat(number)))
+    flush_all(tmp_path)
+    assert [(there.st_dev, there.st_ino) for there in flushed] == [(tmp_path.stat().st_dev, tmp_path.stat().st_ino)]
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        files._flush_disk(-1)
+
+    def broken(number):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "_flush_disk", broken)
+    with pytest.raises(DeconvnetError, match=f"{tmp_path} cannot be written: Input/output error"):
+        flush_all(tmp_path)
 
 
 @forks

@@ -19,7 +19,7 @@ from PIL import Image
 from scans import RESULT, STATE, Drawings, act, network, outcome, state
 
 import deconvnet
-from deconvnet.errors import DeconvnetError, UnreadableImage
+from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
 from deconvnet.images import Preprocess
 from deconvnet.scan import scan
 from deconvnet.scanned import encode
@@ -84,9 +84,35 @@ def test_a_result_that_cannot_be_written_leaves_the_state_and_the_result_before(
     (tmp_path / RESULT).write_bytes(b"an earlier result")
     with monkeypatch.context() as patch:
         Refusing(patch, "write", number, 0)
-        with pytest.raises(DeconvnetError, match=f"{RESULT} cannot be written: {os.strerror(number)}"):
+        with pytest.raises(DeconvnetError, match=f"{RESULT} cannot be written: {os.strerror(number)}"), \
+                pytest.warns(UserWarning, match=f"could not be saved: .*{STATE} cannot be written"):
             act(tmp_path, every=1e9)
     assert (tmp_path / RESULT).read_bytes() == b"an earlier result"
+    act(tmp_path)
+    assert outcome(tmp_path) == whole
+
+
+class Gone(Drawings):
+    """Images that nobody looks at."""
+
+    def __getitem__(self, index):
+        raise AssertionError(index)
+
+
+def test_a_result_that_alone_cannot_be_written_leaves_the_state_of_the_whole_scan(whole, tmp_path):
+    (tmp_path / RESULT).mkdir()  # as another command may make it meanwhile
+    with pytest.raises(DeconvnetError, match=f"{RESULT} cannot be written: Is a directory"):
+        act(tmp_path, every=1e9)
+    assert state(tmp_path / STATE) == 19
+    (tmp_path / RESULT).rmdir()
+    act(tmp_path, Gone(), every=1e9)
+    assert outcome(tmp_path) == whole
+
+
+def test_images_of_which_none_could_be_read_are_looked_at_again(whole, tmp_path):
+    """As where their disk was not there; the state would say for ever what it had found."""
+    with pytest.raises(UsageError, match=r"None of the 23 images could be read; the first is 00\.png: gone"):
+        act(tmp_path, Without(range(23), "gone"))
     act(tmp_path)
     assert outcome(tmp_path) == whole
 

@@ -13,7 +13,7 @@ from scans import RESULT, STATE, Drawings, act, network, state
 from deconvnet import resume
 from deconvnet.errors import UsageError
 from deconvnet.files import write_whole
-from deconvnet.scanned import decode, encode
+from deconvnet.scanned import Scan, decode, encode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +70,18 @@ def go_on(folder: Path) -> list[str]:
         act(folder)
     assert {path.name for path in folder.iterdir()} == {RESULT}
     return [str(warning.message) for warning in said]
+
+
+def test_a_state_holds_no_names_however_many_there_are(left, whole, tmp_path):
+    """Which a result does; of a million images they would be most of what is written each time."""
+    assert b"00.png" in whole and b"00.png" not in (left / STATE).read_bytes()
+    files = [f"{n:06}.jpg" for n in range(100_000)]
+    one, other = (resume.Checkpoint(tmp_path / name) for name in ("none", "many"))
+    one.finish(Scan({}))
+    other.finish(Scan({}, files=files, labels=list(range(100_000)), classes=files))
+    assert one.files[0].read_bytes() == other.files[0].read_bytes()
+    blank = Scan({}, files=files, k=7)
+    assert other.through(blank).files == files and other.load(blank).k == 7
 
 
 # ---- damaged ----
