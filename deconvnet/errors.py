@@ -19,3 +19,8 @@ class UnreadableImage(DeconvnetError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+def brief(error: object) -> str:
+    """What an error of another library says, in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -1,22 +1,17 @@
 """From Caffe's two files to the YAML and the weights of a network that is read here, checked against OpenCV."""
 
 import hashlib
-from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from safetensors.torch import save
-from torch import Tensor
 
-from ..errors import DeconvnetError, UsageError
+from ..errors import DeconvnetError, UsageError, brief
 from ..files import writable_folder, write_whole
 from ..importing.card import Card
 from ..importing.layered import build_layers
+from .opencv import OpenCV
 from .prototxt import read_prototxt
 from .translation import Translation
 
@@ -35,18 +30,17 @@ def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     them at once, for weights that cannot be read, and where the network's outputs differ from OpenCV's; nothing is
     written then.
     """
-    cv2 = _library()
     if out.suffix != ".yaml":
         raise UsageError(f"{out}: the third name is that of the file to write, such as net.yaml")
     text = read_prototxt(prototxt)
     if not caffemodel.is_file():
         raise UsageError(f"There is no file {caffemodel}.")
-    net = cache(partial(_opened, cv2, prototxt, caffemodel))  # not before the prototxt has been understood
-    try:
-        made = Translation(prototxt, text, partial(_weights_of, net, caffemodel))
-        said = _compare(net(), made)
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # a word for a number
-        raise DeconvnetError(f"{prototxt} does not make sense: {_brief(error)}") from error
+    with OpenCV(prototxt, caffemodel) as theirs:
+        try:
+            made = Translation(prototxt, text, theirs.learned)
+            said = _compare(theirs, made)
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # a word for a number
+            raise DeconvnetError(f"{prototxt} does not make sense: {brief(error)}") from error
     content, weights = save(made.state), out.with_suffix(".safetensors")
     about = {"weights": weights.name, "sha256": hashlib.sha256(content).hexdigest(), **made.images(), "size": made.size}
     lines = [yaml.safe_dump(layer, default_flow_style=True, width=10_000, sort_keys=False) for layer in made.layers]
@@ -57,41 +51,7 @@ def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     return said
 
 
-def _library() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise UsageError("OpenCV reads Caffe's weights: pip install 'deconvnet[caffe]'") from error
-    if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        raise UsageError(f"OpenCV {cv2.__version__} reads no Caffe files any more: pip install 'deconvnet[caffe]'")
-    return cv2
-
-
-def _opened(cv2: ModuleType, prototxt: Path, caffemodel: Path) -> Any:
-    """OpenCV's network, as it was learned: no two layers in one."""
-    try:
-        net = cv2.dnn.readNetFromCaffe(bytearray(prototxt.read_bytes()), bytearray(caffemodel.read_bytes()))
-        net.enableFusion(False)
-        return net
-    except Exception as error:  # cv2.error, and what its binding raises
-        raise DeconvnetError(f"{caffemodel} cannot be read as the weights of {prototxt}: {_brief(error)}. It may be "
-                             "cut off, or of another network.") from error
-
-
-def _weights_of(net: Callable[[], Any], caffemodel: Path, layer: str) -> list[Tensor]:
-    """What a layer learned, in Caffe's order: weight, bias."""
-    opened = net()
-    try:
-        blobs = [np.array(blob) for blob in opened.getLayer(layer).blobs]
-    except Exception as error:
-        raise DeconvnetError(f"The layer {layer} cannot be read from {caffemodel}: it is not there, or of other sizes "
-                             f"than in the prototxt: {_brief(error)}") from error
-    if not blobs:
-        raise DeconvnetError(f"{caffemodel} has no weights for the layer {layer}")
-    return [torch.from_numpy(blob) for blob in blobs]
-
-
-def _compare(net: Any, made: Translation) -> str:
+def _compare(opencv: OpenCV, made: Translation) -> str:
     """How far the network is from OpenCV's, which must be next to nothing."""
     card = Card.model_validate({**made.images(), "layers": made.layers})
     assert card.layers is not None
@@ -100,11 +60,7 @@ def _compare(net: Any, made: Translation) -> str:
     except DeconvnetError as error:
         raise DeconvnetError(f"{made.path}: {error}") from error
     images = torch.randn(2, 3, made.size, made.size, generator=torch.Generator().manual_seed(0)) * 60
-    try:
-        net.setInput(images.numpy())
-        theirs = torch.from_numpy(net.forward(made.last))
-    except Exception as error:
-        raise DeconvnetError(f"OpenCV cannot run {made.path}: {_brief(error)}") from error
+    theirs = torch.from_numpy(opencv.forward(made.last, images.numpy()))
     with torch.no_grad():
         found = ours(images)
     if found.numel() != theirs.numel():
@@ -117,6 +73,3 @@ def _compare(net: Any, made: Translation) -> str:
                              f"{largest:.2g}. Something in it is read differently")
     return f"on noise, {made.last} differs from OpenCV's by {apart:.1g} at most, of {largest:.2g}"
 
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

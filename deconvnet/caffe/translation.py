@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,9 @@ class Translation:
         last: Caffe's name of the last layer.
     """
 
-    def __init__(self, path: Path, net: Message, weights: Callable[[str], list[Tensor]]) -> None:
-        self.path, self.net, self.weights = path, net, weights
+    def __init__(self, path: Path, net: Message, weights: Callable[[str], Sequence[np.ndarray]]) -> None:
+        self.path, self.net = path, net
+        self.weights = lambda layer: [torch.from_numpy(blob) for blob in weights(layer)]
         self.layers: list[dict[str, Any]] = []
         self.state: dict[str, Tensor] = {}
         self.made: dict[str, str] = {}  # Caffe's blob → our layer that made it last

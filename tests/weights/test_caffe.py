@@ -1,5 +1,7 @@
 """Networks from Caffe's files: OpenCV runs the same files, layer by layer; what is not run here is refused."""
 
+import multiprocessing
+import platform
 import random
 import re
 
@@ -13,6 +15,7 @@ from test_damaged_weights import mutations
 
 import deconvnet
 from deconvnet import cli
+from deconvnet.caffe import opencv
 from deconvnet.caffe.__main__ import main
 from deconvnet.caffe.convert import convert
 from deconvnet.caffe.prototxt import read_prototxt
@@ -188,6 +191,29 @@ def test_changed_files_give_our_error_or_what_opencv_gives(tmp_path, which, coun
         except DeconvnetError:
             errors += 1
     assert errors >= count / 2
+
+
+def test_a_file_that_crashes_opencv_is_an_error_that_names_it(tmp_path):
+    """OpenCV leaves a word out that it does not know, takes 0 units, and divides by them."""
+    prototxt, caffemodel, out = write(tmp_path, "branches")
+    text = prototxt.read_text()
+    prototxt.write_text(text.replace("product_param { num_output:", "product_param { num_outputs:"))
+    how = "crashed over it .SIGFPE" if platform.machine() in ("x86_64", "AMD64") else ""  # elsewhere x / 0 may be 0
+    with pytest.raises(DeconvnetError, match=rf"The layer fc8 .*branches\.caffemodel.*branches\.prototxt: .*{how}"):
+        convert(prototxt, caffemodel, out)
+    assert not out.exists()
+    prototxt.write_text(text)
+    convert(prototxt, caffemodel, out)
+
+
+@pytest.mark.parametrize(("does", "words"), [(caffe.dies, r"crashed over it \(SIGKILL\)"),
+                                             (caffe.hangs, "no answer for 1 seconds")])
+def test_an_opencv_that_dies_or_hangs_is_an_error(tmp_path, monkeypatch, does, words):
+    monkeypatch.setattr(opencv, "_answer_all", does)
+    monkeypatch.setattr(opencv, "PATIENCE", 1)
+    with pytest.raises(DeconvnetError, match=rf"zf\.caffemodel .* {words}"):
+        convert(*write(tmp_path, "zf"))
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("text", ["num_output: r", "kernel_size: 0", "kernel_size: 1e99", "pad: -1", "stride: 'x'",
