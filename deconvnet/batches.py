@@ -1,23 +1,17 @@
 """Images in batches, from whatever holds them: a tensor, a Dataset, or an iterable of batches."""
 
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from functools import partial
 from itertools import islice
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
-from .errors import DeconvnetError, UnreadableImage, UsageError
-from .stopping import uninterrupted, wait_for_the_parent
+from .errors import UnreadableImage, UsageError
+from .readers import Item, read
 
 
 class Pixels(Dataset):
@@ -41,16 +35,6 @@ class Pixels(Dataset):
         return self.inputs(torch.from_numpy(np.array(self.image(index)))[None])[0], self.labels[index]
 
 
-class _Item(NamedTuple):
-    """An image as it was handed over, or why there is none."""
-
-    number: int
-    image: Any = None  # (3, H, W), or (H, W, 3) of Pixels
-    label: Any = None
-    unreadable: tuple[str, str] | None = None
-    problem: DeconvnetError | None = None  # what keeps all images from being read
-
-
 class Batch(NamedTuple):
     """Images in their slots of a forward pass; slots of unreadable images, and those left over, hold zeros."""
 
@@ -59,27 +43,30 @@ class Batch(NamedTuple):
     numbers: list[int]     # (n,) the indices of those images
     labels: list[Any]      # (n,)
     unreadable: list[tuple[int, str, str]]  # index, name, reason
-    problem: DeconvnetError | None = None  # what ends the scan; handed over, for an error in a worker shows a traceback
 
 
-class _Numbered(Dataset):
+class _Numbered:
     """A Dataset or tensor whose items know their index, and whose unreadable images are items too."""
 
     def __init__(self, images: Any) -> None:
         self.images, self.pixels = images, _are_pixels(images)
 
-    def __getitem__(self, number: int) -> _Item:
+    def read(self, number: int) -> Item:
+        """One image."""
         try:
             item = self._pixels(number) if self.pixels else self.images[number]
         except UnreadableImage as error:
-            return _Item(number, unreadable=(error.name, error.reason))
-        except DeconvnetError as error:
-            return _Item(number, problem=error)
+            return Item(number, unreadable=(error.name, error.reason))
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
-        return _Item(number, image, label)
+        return Item(number, image, label)
 
     def _pixels(self, number: int) -> tuple[Tensor, int]:
         return torch.from_numpy(np.array(self.images.image(number))), self.images.labels[number]
+
+    def name(self, number: int) -> str:
+        """What an image is called."""
+        files = getattr(self.images, "files", None)
+        return str(files[number]) if files else f"image {number}"
 
 
 def _are_pixels(images: Any) -> bool:
@@ -108,124 +95,14 @@ def batches(images: Any, shard: tuple[int, int], start: int, size: int, workers:
         numbers = range(rank, len(images), world)[start:]
         chunks: Any = [numbers[i:i + size] for i in range(0, len(numbers), size)]
         numbered = _Numbered(images)
-        for batch in _read(numbered, chunks, size, 0 if isinstance(images, Tensor) else workers):
-            yield _as_inputs(batch, images, device) if numbered.pixels else batch
+        with closing(read(numbered, chunks, 0 if isinstance(images, Tensor) else workers)) as reading:
+            for items in reading:
+                batch = _assemble(items, size, numbered.pixels)
+                yield _as_inputs(batch, images, device) if numbered.pixels else batch
     else:
-        items = islice(_stream(images), rank + start * world, None, world)
-        while chunk := list(islice(items, size)):
+        stream = islice(_stream(images), rank + start * world, None, world)
+        while chunk := list(islice(stream, size)):
             yield _assemble(chunk, size)
-
-
-class _Died(Exception):
-    """A worker is gone that still had images to read."""
-
-
-def _read(numbered: _Numbered, chunks: Sequence[Sequence[int]], size: int, workers: int) -> Generator[Batch]:
-    """A batch of each chunk of images.
-
-    Where a worker dies, for a decoder may crash or memory be short, the next batch is read once more, one image after
-    the other, by another process; an image that kills a process of its own too is unreadable.
-    """
-    assemble, at = partial(_assemble, size=size, pixels=numbered.pixels), 0
-    while at < len(chunks):
-        try:
-            for batch in _load(numbered, chunks[at:], assemble, workers):
-                at += 1
-                yield batch
-        except _Died as died:
-            if at == len(chunks):  # it died when all was read
-                return
-            warnings.warn(f"A process that read images died ({died}): some are read again, one by one", stacklevel=2)
-            yield assemble(_one_by_one(numbered, chunks[at]))
-            at += 1
-
-
-def _one_by_one(numbered: _Numbered, numbers: Sequence[int]) -> list[_Item]:
-    """The images as another process hands them over, as long as it lives; the one at which it dies is read alone."""
-    items: list[_Item] = []
-    while rest := [[number] for number in numbers[len(items):]]:
-        try:
-            for [item] in _load(numbered, rest, list, 1):
-                items.append(item)
-        except _Died:
-            items += [_read_alone(numbered, number) for number in numbers[len(items):][:1]]  # none, if all was read
-    return items
-
-
-def _read_alone(numbered: _Numbered, number: int) -> _Item:
-    """An image as it was handed over to a process of its own, which it may kill."""
-    try:
-        with closing(_load(numbered, [[number]], list, 1)) as reading:
-            [item] = next(reading)
-            return item
-    except _Died as died:
-        files = getattr(numbered.images, "files", None)
-        return _Item(number, unreadable=(str(files[number]) if files else f"image {number}",
-                                         f"whatever decodes it dies of it ({died})"))
-
-
-def _load(numbered: _Numbered, chunks: Any, collate: Callable[[list[_Item]], Any],
-          workers: int) -> Generator[Any]:
-    """What is collated of each chunk. Raises _Died if a worker did. Closing it kills them, for one may hang."""
-    if not workers:  # what needs no process touches none, and no signal
-        yield from (collate([numbered[number] for number in chunk]) for chunk in chunks)
-        return
-    loader = DataLoader(numbered, batch_sampler=chunks, collate_fn=collate, num_workers=workers,
-                        worker_init_fn=wait_for_the_parent,
-                        generator=torch.Generator())  # its own: the caller's random numbers stay as they are
-    iterator, before, waiting = None, None, False
-    there: Sequence[BaseProcess] = ()
-
-    def tell(*heard: Any) -> None:
-        """In the place of torch's handler, which raises an error wherever the program is, and again and again.
-
-        What the caller's own processes do goes on to whoever heard of it before.
-        """
-        nonlocal waiting
-        if waiting and any(worker.exitcode for worker in there):
-            waiting = False
-            raise _Died(_how_they_ended(there))
-        if heard and callable(before) and all(worker.exitcode is None for worker in there):
-            before(*heard)
-
-    try:
-        with uninterrupted():
-            iterator = iter(loader)
-            there = getattr(iterator, "_workers", ())
-            before = _on_deaths(tell)
-        while True:
-            waiting = True
-            tell()  # of one that died meanwhile
-            batch = next(iterator, None)
-            waiting = False
-            if batch is None:
-                return
-            yield batch
-    except (RuntimeError, OSError, EOFError) as error:  # OSError, EOFError: while it handed over what it had read
-        waiting = False
-        if not wait([worker.sentinel for worker in there], timeout=1):
-            raise
-        raise _Died(_how_they_ended(there)) from error
-    finally:
-        waiting = False
-        for worker in there:
-            worker.kill()
-            worker.join()
-        del iterator
-        _on_deaths(before)
-
-
-def _on_deaths(handler: Any) -> Any:
-    """Sets what is done when a process ends that this one began; what was done before, or None where that cannot be."""
-    if handler is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return None
-    return signal.signal(signal.SIGCHLD, handler)
-
-
-def _how_they_ended(processes: Sequence[BaseProcess]) -> str:
-    """The signal or exit code of those that have ended."""
-    codes = [process.exitcode for process in processes if process.exitcode is not None]
-    return ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
 
 
 def _as_inputs(batch: Batch, images: Pixels, device: torch.device | None) -> Batch:
@@ -237,7 +114,7 @@ def _as_inputs(batch: Batch, images: Pixels, device: torch.device | None) -> Bat
     return batch._replace(images=inputs)
 
 
-def _stream(batches: Iterable) -> Iterator[_Item]:
+def _stream(batches: Iterable) -> Iterator[Item]:
     """The images of an iterable of batches, one by one."""
     number = 0
     for batch in batches:
@@ -249,34 +126,35 @@ def _stream(batches: Iterable) -> Iterator[_Item]:
         if len(labels) != len(images):
             raise UsageError(f"A batch has {len(images)} images and {len(labels)} labels")
         for image, label in zip(images, labels, strict=True):
-            yield _Item(number, image, label)
+            yield Item(number, image, label)
             number += 1
 
 
-def _assemble(items: list[_Item], size: int, pixels: bool = False) -> Batch:
-    """A batch of ``size`` slots, each image in the slot of its place; of pixels (size, H, W, 3) or inputs."""
+def _assemble(items: list[Item], size: int, pixels: bool = False) -> Batch:
+    """A batch of ``size`` slots, each image in the slot of its place; of pixels (size, H, W, 3) or inputs.
+
+    Raises UsageError for what is no image, or one of another size than the first.
+    """
     unreadable = [(item.number, *item.unreadable) for item in items if item.unreadable]
     slots = [slot for slot, item in enumerate(items) if not item.unreadable]
     readable = [items[slot] for slot in slots]
-    numbers, labels = [item.number for item in readable], [item.label for item in readable]
-    problem = next(filter(None, (_fault(item, readable[0], pixels) for item in readable)), None)
     images = None
-    if readable and not problem:
+    if readable:
+        _check(readable, pixels)
         images = torch.zeros(size, *readable[0].image.shape, dtype=readable[0].image.dtype)
         for slot, item in zip(slots, readable, strict=True):
             images[slot] = item.image
-    return Batch(images, slots, numbers, labels, unreadable, problem)
+    return Batch(images, slots, [item.number for item in readable], [item.label for item in readable], unreadable)
 
 
-def _fault(item: _Item, first: _Item, pixels: bool) -> DeconvnetError | None:
-    image = item.image
-    if item.problem:
-        return item.problem
-    if not pixels and (not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point()):
-        return UsageError(f"Image {item.number} must be a floating-point tensor (3, H, W), not {kind(image)}")
-    if image.shape != first.image.shape:
-        return UsageError(unequal(first.number, first.image.shape, item.number, image.shape))
-    return None
+def _check(items: list[Item], pixels: bool) -> None:
+    first = items[0]
+    for item in items:
+        image = item.image
+        if not pixels and (not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point()):
+            raise UsageError(f"Image {item.number} must be a floating-point tensor (3, H, W), not {kind(image)}")
+        if image.shape != first.image.shape:
+            raise UsageError(unequal(first.number, first.image.shape, item.number, image.shape))
 
 
 def unequal(number: int, shape: Iterable[int], other: int, other_shape: Iterable[int]) -> str:

@@ -189,8 +189,6 @@ def _check_mode(net: nn.Module) -> None:
 def _check_batch(batch: Batch, result: Scan, shape: torch.Size | None, strict: bool) -> None:
     if strict and batch.unreadable:
         raise UnreadableImage(*batch.unreadable[0][1:])
-    if batch.problem:
-        raise batch.problem
     if batch.images is not None and shape not in (None, batch.images.shape[1:]):
         raise UsageError(unequal(result.shards[0][0], shape or (), batch.numbers[0], batch.images.shape[1:]))
 

@@ -12,7 +12,7 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
          "windows", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample",
-         "scanned", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards", "images",
+         "scanned", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards", "images",
          "config", "settings", "importing", "network", "caffe", "check", "provenance", "render", "gallery",
          "report", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "course",
          "atlas", "commands", "cli", "__main__"]

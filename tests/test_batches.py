@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from test_scan import contents, identity
 
-from deconvnet import batches as module
 from deconvnet.batches import batches
 from deconvnet.errors import UnreadableImage
 from deconvnet.images import Images, Preprocess
@@ -106,8 +105,6 @@ def test_a_labelled_iterable_that_begins_anew_goes_on_where_it_was(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="nobody hears here of a process that ends")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_of_its_own_processes_the_caller_hears_as_before(workers):
-    for _ in batches(Noise(1), (0, 1), 0, 1, 1):  # has torch set its own handler, which it does once
-        pass
     heard = []
 
     def hear(*_):
@@ -144,17 +141,3 @@ def test_not_every_image_needs_a_process_where_some_kill_theirs(tmp_path):
     readers = [(tmp_path / str(index)).read_text().split() for index in range(24)]
     assert len(readers[3]) >= 2 and all(readers)
     assert len({pid for pids in readers for pid in pids}) < 12  # seven, or more if deaths outran what was read
-
-
-def test_a_process_that_dies_when_it_has_read_everything_costs_nothing(monkeypatch):
-    """As some crash on their way out, and the system kills others, in a race with the last batch."""
-    def load(numbered, chunks, collate, workers):
-        yield from (collate([numbered[number] for number in chunk]) for chunk in chunks)
-        raise module._Died("SIGKILL")
-
-    monkeypatch.setattr(module, "_load", load)
-    assert [batch.numbers for batch in batches(Noise(5), (0, 1), 0, 2, 2)] == [[0, 1], [2, 3], [4]]
-    for numbers in ([3], [0, 1, 2]):
-        items = module._one_by_one(module._Numbered(Noise(5)), numbers)
-        assert [item.number for item in items if not item.unreadable] == numbers
-    assert not module._read_alone(module._Numbered(Noise(5)), 4).unreadable

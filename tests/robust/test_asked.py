@@ -69,7 +69,7 @@ def ends_as_it_should(name, case, end):
     assert end["code"] == SIGNALS[number] and end["alone"] and end["left"] == []
     assert end["seconds"] < 5
     assert "Traceback" not in end["text"] and "Error" not in end["text"]
-    [line] = [line for line in end["lines"] if "This DataLoader" not in line]  # torch's advice on many workers
+    [line] = end["lines"]
     assert line.endswith(f": {shlex.join(['deconvnet', *case['words']])}") and "some where" not in line
     if case["words"][0] == "scan":
         assert end["seen"] >= (40 if name.startswith("result") else 4) and end["same"]
