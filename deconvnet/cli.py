@@ -21,8 +21,8 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from . import commands
-from .errors import DeconvnetError, UsageError
-from .stopping import end_at_once, stoppable
+from .errors import AnotherEnded, DeconvnetError, UsageError
+from .stopping import end_at_once, stoppable, tell_torchrun
 
 
 def program() -> NoReturn:
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             _leave(f"stopped at once; the same command goes on from what was saved: {again}", 128 + number)
 
-    with stoppable(f"stopped; the same command goes on where it can: {again}", leave):
-        try:
+    try:
+        with stoppable(f"stopped; the same command goes on where it can: {again}", leave):
             return _run(typed)
-        except KeyboardInterrupt as error:
-            code = getattr(error, "code", 130)
-            return code if os.environ.get("RANK", "0") != "0" else _complain(_told(error, again), code)
+    except KeyboardInterrupt as error:  # also one that comes while the handlers are given back
+        quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
+        return _complain(_told(error, again), getattr(error, "code", 130), after_another=True, quiet=quiet)
 
 
 def _run(typed: list[str]) -> int:
@@ -67,7 +67,7 @@ def _run(typed: list[str]) -> int:
         if debug:
             raise
         if isinstance(error, (DeconvnetError, OSError)):
-            return _complain(str(error), 2 if isinstance(error, UsageError) else 1)
+            return _complain(str(error), 2 if isinstance(error, UsageError) else 1, isinstance(error, AnotherEnded))
         return _complain(f"{type(error).__name__}: {error}\nThat was not foreseen; --debug shows where it happened.", 1)
 
 
@@ -187,7 +187,9 @@ def _leave(message: str, code: int) -> None:
     os._exit(code)
 
 
-def _complain(message: str, code: int) -> int:
+def _complain(message: str, code: int, after_another: bool = False, quiet: bool = False) -> int:
     """Prints an error, without a traceback, and gives the exit code."""
-    print(f"deconvnet: {message}", file=sys.stderr)
+    if not quiet:
+        print(f"deconvnet: {message}", file=sys.stderr)
+    tell_torchrun(message, after_another)
     return code

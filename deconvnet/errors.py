@@ -9,6 +9,10 @@ class UsageError(DeconvnetError):
     """A wrong argument, configuration key, layer or unit. The command line exits with 2."""
 
 
+class AnotherEnded(DeconvnetError):
+    """Another of the processes that share a task has ended, and so this one must; the other said why."""
+
+
 class UnreadableImage(DeconvnetError):
     """An image file that gives no picture. A scan skips it, names it and counts it."""
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import DeconvnetError, UsageError
+from .errors import AnotherEnded, UsageError
 
 PATIENCE = timedelta(days=20)  # they wait so long for one that reads all images or goes through its part
 
@@ -58,8 +58,8 @@ class Here:
             dist.all_reduce(largest, dist.ReduceOp.MAX)
             return largest.tolist() == [number, -number]
         except RuntimeError as error:  # the connection to it is closed
-            raise DeconvnetError("another of the processes has ended: see what it said. The same command again goes on "
-                                 "where each of them was") from error
+            raise AnotherEnded("another of the processes has ended: see what it said. The same command again goes on "
+                               "where each of them was") from error
 
     def arithmetic(self, precision: str) -> torch.autocast:
         """A context in which matrix products have the precision that a recipe names."""

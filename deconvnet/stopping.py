@@ -1,14 +1,18 @@
 """Ctrl-C and SIGTERM: where they are heard, where they wait for a moment, and who leaves them to another process."""
 
+import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LATER = 5  # seconds; torchrun looks every 0.1 whether a process has ended
 
 
 class Stopped(KeyboardInterrupt):
@@ -75,6 +79,19 @@ def _obey(numbers: list[int], handlers: Mapping[int, Any], frame: FrameType | No
             _obey(numbers[1:], handlers, frame)
 
 
+def tell_torchrun(message: str, after_another: bool) -> None:
+    """Has torchrun repeat, in the table that is the last thing it prints, with what words this process ends.
+
+    It takes the process that ended first for the cause; so one that ends only ``after_another`` says a later time. By
+    the file that torch.distributed.elastic.multiprocessing.errors describes; without torchrun there is none.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        when = {"py_callstack": message, "timestamp": str(int(time.time()) + LATER * after_another)}
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": {"message": message, "extraInfo": when}}))
+
+
 def end_at_once(code: int) -> None:
     """From here on SIGINT and SIGTERM end this process with an exit code: its work is done, it only tidies up."""
     for number in SIGNALS:
@@ -91,13 +108,20 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Map
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: there for number, there in before.items() if there not in (None, signal.SIG_IGN)}
-    try:
-        for number in before:
+    with ExitStack() as stack:
+        for number, there in before.items():
+            stack.callback(_give_back, number, there)
             signal.signal(number, handler)
         yield before
-    finally:
-        for number, there in before.items():
-            signal.signal(number, there)
+
+
+def _give_back(number: int, handler: Any) -> None:
+    """Sets a handler, although Python, asked to set one, first runs those of the signals that have come."""
+    try:
+        signal.signal(number, handler)
+    except BaseException:
+        signal.signal(number, handler)
+        raise
 
 
 def wait_for_the_parent(_: int = 0) -> None:

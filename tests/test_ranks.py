@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -281,6 +282,8 @@ def test_torchrun(tmp_path, capsys, monkeypatch) -> None:
                 "deconvnet", *words, "two.safetensors"]
     killed = subprocess.run(torchrun, env={**os.environ, **ENVIRONMENT, "VICTIM": "1"}, capture_output=True, text=True)
     assert killed.returncode != 0 and "Signal 9" in killed.stderr and not Path("two.safetensors").exists()
+    others, cause = killed.stderr.split("Failures:")[1].split("Root Cause")  # the last that is printed
+    assert re.search("rank +: 1 ", cause) and re.search("traceback : .*the same command", others, re.IGNORECASE)
     done = subprocess.run(torchrun, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path("two.safetensors").read_bytes() == Path("one.safetensors").read_bytes()

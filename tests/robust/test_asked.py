@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from itertools import product
 
 import asked
 import pytest
 from mortal import ALONE
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from deconvnet.cli import main
+from deconvnet.errors import AnotherEnded, DeconvnetError
 from deconvnet.stopping import Stopped, stoppable, uninterrupted
 
 SCAN = ["scan", "--model", "mine.py:build", "--images", "my photos", "--out", asked.OUT, "--batch-size", "4"]
@@ -165,6 +168,41 @@ def test_of_processes_that_torchrun_began_the_first_speaks(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         assert act(monkeypatch, lambda: signal.raise_signal(signal.SIGTERM)) == 143
         assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("failure", [None, DeconvnetError("cause"), AnotherEnded("follows")])
+def test_torchrun_repeats_at_last_what_each_process_said(failure, monkeypatch, tmp_path, capsys):
+    def deed():
+        if failure:
+            raise failure
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    monkeypatch.setenv("RANK", "1")
+    now = int(time.time())
+    assert act(monkeypatch, deed) == (1 if failure else 143)
+    said = ProcessFailure(0, 1, 1, str(tmp_path / "error.json"))
+    words = str(failure or "stopped; the same command goes on where it can: torchrun … deconvnet describe alexnet")
+    assert said.message["extraInfo"]["py_callstack"] == words  # what it shows
+    assert bool(capsys.readouterr().err) == bool(failure)
+    assert (said.timestamp - now > 2) == (str(failure) != "cause")  # the one that says the first time is the cause
+
+
+def test_stopped_when_it_is_all_but_over_it_is_stopped_like_ever(monkeypatch, capsys):
+    """While the handlers are given back; then all of them are."""
+    before, real, coming = handlers(), signal.signal, []
+
+    def late(number, handler):
+        if coming:
+            signal.raise_signal(coming.pop())
+        return real(number, handler)
+
+    monkeypatch.setattr(signal, "signal", late)
+    monkeypatch.setattr("deconvnet.cli._run", lambda typed: coming.append(signal.SIGTERM))
+    assert main(["scan"]) == 143
+    assert capsys.readouterr().err.startswith("deconvnet: stopped")
+    assert handlers() == before
 
 
 def test_called_from_a_program_a_second_signal_does_not_end_that(monkeypatch, capsys):
