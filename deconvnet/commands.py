@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -177,7 +177,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
         images: where the images lie now.
     """
     from . import report
-    from .gallery import gallery
+    from .gallery import galleries
     from .inverses import table
     from .provenance import reopen
     from .scanned import read_scan
@@ -194,9 +194,10 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
         chosen = _mirrored(net, chosen, asked=bool(layers or units))
         origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
         pages, drawn, lost = [], [], set()
+        made = galleries(net, top, chosen, dataset, method=method, unpool=unpool, progress=True)
         for layer, numbers in chosen.items():
             shown = []
-            for one in gallery(net, top, layer, numbers, dataset, method=method, unpool=unpool, progress=True):
+            for one in islice(made, len(numbers)):
                 if units:
                     report.write_unit_sheet(folder, one, origin, top.k, contrast, zoom)
                 shown += [one] if len(numbers) <= report.MOST else []
@@ -207,6 +208,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
             else:
                 print(f"{layer}: no sheet; " + ("no unit fires" if not numbers else "too many units for one"))
             pages.append(shown if len(drawn) <= report.MOST else [])
+        next(made, None)  # ends the progress bar
         if len(pages) == len(report.PAPER_MAPS) and all(pages):
             report.write_figure_2(folder, net, pages, origin, top.k, contrast, tile)
         report.write_numbers(folder, top, drawn, origin)
@@ -468,12 +470,13 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
            dataset: "Images") -> Iterator[str]:
     """What a user should know before a scan: random weights, files passed over, layers that nothing projects from."""
     from .describe import obstacles
+    from .importing import is_onnx
     from .importing.beside import path_beside
     from .models import MODELS
 
     if weights is None and (model in MODELS or model.startswith("torchvision:")):
         yield f"{model} has random weights: what its units prefer means nothing. Give trained ones with --weights."
-    if model.endswith(".onnx") and not path_beside(Path(model)).is_file():
+    if is_onnx(model) and not path_beside(Path(model)).is_file():
         yield (f"{path_beside(Path(model))} is not there: images are made as for most of the ONNX model zoo "
                "(RGB, ImageNet's mean and deviation). Other networks need it, or their pictures are grey.")
     size, resize = net.preprocess.size, net.preprocess.resize

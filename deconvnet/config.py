@@ -53,7 +53,7 @@ def load(path: str | Path, model: type[Model], changes: Mapping[str, Any] | None
         return model.model_validate(content, context={"folder": path.parent})
     except ValidationError as error:
         lines = [_explain(detail, model) + _from(path, detail["loc"], content, changes or {})
-                 for detail in error.errors(include_url=False)]
+                 for detail in _causes(error.errors(include_url=False))]
         raise UsageError("\n".join([f"{path}: {_count(len(lines))}", *(f"  {line}" for line in lines)])) from None
 
 
@@ -121,6 +121,12 @@ def _explain(detail: Any, model: type[BaseModel]) -> str:
         return f"{where}: missing"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{where}: {message}, found {_short(detail['input'])}" if where else message
+
+
+def _causes(details: Sequence[Any]) -> list[Any]:
+    """The errors without those of lists that are only found too short since what is in them is wrong."""
+    inner = {detail["loc"][:n] for detail in details for n in range(len(detail["loc"]))}
+    return [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
 
 
 def _from(path: Path, location: Sequence[str | int], content: Mapping[str, Any], changes: Mapping[str, Any]) -> str:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from .errors import DeconvnetError, UsageError
 from .images import Preprocess, usual_resize
-from .importing import load_onnx
+from .importing import is_onnx, load_onnx
 from .importing.builders import build_own
 from .importing.card import build_written, is_card, load_card, read_trained
 from .importing.downloads import fetch, weights_by_name
-from .importing.weights import ENDINGS, Trained, misfits, read_weights
+from .importing.weights import ENDINGS, Trained, as_wrapped, misfits, read_weights
 from .models import MODELS
 from .tape import record
 
@@ -76,9 +76,9 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
 
 # ---- the network ----
 
-def is_file(name: str) -> bool:
+def brings_weights(name: str) -> bool:
     """Whether a model's name is that of a file which brings everything, and of which nothing is run."""
-    return name.endswith(".onnx") or is_card(name)
+    return is_onnx(name) or is_card(name)
 
 
 def _written(path: Path, weights: str | Path | None) -> tuple[nn.Module, Trained]:
@@ -94,7 +94,7 @@ def _written(path: Path, weights: str | Path | None) -> tuple[nn.Module, Trained
 
 def _named(name: str, weights: str | Path | None) -> tuple[nn.Module, Trained]:
     """The network of a name, with its weights, and what is said of them."""
-    if weights is not None and is_file(name):
+    if weights is not None and brings_weights(name):
         raise UsageError(f"{name} brings its own weights; leave --weights out")
     trained = _trained(name, weights)
     return _build_with(name, trained), trained or Trained({}, "")
@@ -105,15 +105,16 @@ def _build_with(name: str, trained: Trained | None) -> nn.Module:
         torch.manual_seed(0)
         net = _build(name, trained.arguments if trained else {})
     if trained:
-        problems = misfits(net.state_dict(), trained.state)
+        state = as_wrapped(net.state_dict(), trained.state)
+        problems = misfits(net.state_dict(), state)
         if problems:
             raise DeconvnetError(f"The weights in {trained.where} do not fit the network:\n  " + "\n  ".join(problems))
-        net.load_state_dict(net.state_dict() | trained.state)  # copies, and converts to the network's own dtype
+        net.load_state_dict(net.state_dict() | state)  # copies, and converts to the network's own dtype
     return net
 
 
 def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    if is_file(name):
+    if is_onnx(name):
         return load_onnx(Path(name))
     source, _, function = name.rpartition(":")
     if not source:

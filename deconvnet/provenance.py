@@ -8,7 +8,7 @@ from .describe import fingerprint
 from .errors import DeconvnetError, UsageError
 from .images import Images, Preprocess, decoder, open_images
 from .models import MODELS
-from .network import Network, is_file, load_model, offered
+from .network import Network, brings_weights, load_model, offered
 from .places import recall, remember
 from .shards import there
 from .versions import versions
@@ -42,7 +42,7 @@ def note_places(origin: Mapping[str, Any], model: str, weights: str | None, imag
     source, _, function = model.rpartition(":")
     if source.endswith(".py"):
         remember(f"model {origin['weights_sha256']}", f"{Path(source).resolve()}:{function}")
-    elif is_file(model):
+    elif brings_weights(model):
         remember(f"model {origin['weights_sha256']}", str(Path(model).resolve()))
     elif _is_code(model):
         remember(f"model {origin['weights_sha256']}", model)
@@ -106,9 +106,9 @@ def _find(origin: Mapping[str, Any], what: str, key: str, known: Any) -> str | N
         return name
     place = recall(f"{what} {origin[key]}")
     path = place or ""
-    if what == "model" and not is_file(path):
+    if what == "model" and not brings_weights(path):
         path = path.rpartition(":")[0]
-    if place is None or ((path.endswith((".py", ".onnx")) or what != "model") and not there(path)):
+    if place is None or ((path.endswith(".py") or brings_weights(path) or what != "model") and not there(path)):
         raise UsageError(f"The scan was made with the {what} {name!r}, and where to find that is not known here: "
                          f"add --{what}.")
     return place

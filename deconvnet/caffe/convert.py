@@ -1,6 +1,7 @@
 """From Caffe's two files to the YAML and the weights of a network that is read here, checked against OpenCV."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,11 +27,13 @@ _HEAD = """# From Caffe's {} and {}. Look at what it says of images:
 def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     """Writes ``out`` and the safetensors file beside it, and gives a line on how far the network is from OpenCV's.
 
+    Files that are there already stay: those of another network, and a YAML that was changed since it was written.
+
     Raises UsageError where OpenCV or a file is missing, and DeconvnetError for layers that are not run here, all of
     them at once, for weights that cannot be read, and where the network's outputs differ from OpenCV's; nothing is
     written then.
     """
-    if out.suffix != ".yaml":
+    if out.suffix.lower() != ".yaml":
         raise UsageError(f"{out}: the third name is that of the file to write, such as net.yaml")
     text = read_prototxt(prototxt)
     if not caffemodel.is_file():
@@ -44,11 +47,21 @@ def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     content, weights = save(made.state), out.with_suffix(".safetensors")
     about = {"weights": weights.name, "sha256": hashlib.sha256(content).hexdigest(), **made.images(), "size": made.size}
     lines = [yaml.safe_dump(layer, default_flow_style=True, width=10_000, sort_keys=False) for layer in made.layers]
+    written = "".join([_HEAD.format(prototxt.name, caffemodel.name), yaml.safe_dump(about, sort_keys=False),
+                       "layers:\n", *(f"  - {line}" for line in lines)]).encode()
     writable_folder(out.parent)
+    _refuse_others({out: written, weights: content})
     write_whole(weights, content)
-    write_whole(out, "".join([_HEAD.format(prototxt.name, caffemodel.name), yaml.safe_dump(about, sort_keys=False),
-                              "layers:\n", *(f"  - {line}" for line in lines)]).encode())
+    write_whole(out, written)
     return said
+
+
+def _refuse_others(contents: Mapping[Path, bytes]) -> None:
+    """Raises UsageError where a file is there that holds something else than what would be written."""
+    for path, content in contents.items():
+        if path.exists() and not (path.is_file() and path.read_bytes() == content):
+            raise UsageError(f"{path} is there already, edited or of another network, and nothing was written: choose "
+                             "another name, or remove it first")
 
 
 def _compare(opencv: OpenCV, made: Translation) -> str:

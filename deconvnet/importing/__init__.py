@@ -16,6 +16,11 @@ from .onnx_file import read
 from .operations import OPERATIONS
 
 
+def is_onnx(name: str) -> bool:
+    """Whether a model's name is that of an ONNX file."""
+    return Path(name).suffix.lower() == ".onnx"
+
+
 def load_onnx(file: Path) -> nn.Module:
     """The network in an ONNX file, in evaluation mode, with ``.classes`` and ``.preprocess`` from the YAML beside it.
 

@@ -9,11 +9,12 @@ from pydantic import Field, field_validator
 from ..config import LIMIT, load
 from ..errors import UsageError
 from ..images import Preprocess, usual_resize
-from ..settings import Part
+from ..settings import Part, must_be
 
 Three = tuple[float, float, float]
 Each = tuple[float] | Three  # a number for the one channel of grey images, or for each of three
 
+_FOR_EACH = must_be("a number for each channel in square brackets, three of them, or one where images are grey")
 _WORDNET = re.compile(r"^n\d{8}\s+")  # before the names in ImageNet's own lists
 PRESETS: dict[str, tuple[str, int, Each, Each]] = {  # channels, largest value of a pixel, mean, std
     "zoo-imagenet": ("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # most of the ONNX model zoo
@@ -30,12 +31,13 @@ class Beside(Part):
         "zoo-imagenet")
     channels: Annotated[Literal["RGB", "BGR"] | None, Field(description="their order")] = None
     scale: Annotated[Literal[1, 255] | None, Field(description="what white is before the mean is subtracted")] = None
-    mean: Annotated[Each | None, Field(description="subtracted, in that order and scale")] = None
-    std: Annotated[Each | None, Field(description="divided by, in that order and scale")] = None
+    mean: Annotated[Each | None, _FOR_EACH, Field(description="subtracted, in that order and scale")] = None
+    std: Annotated[Each | None, _FOR_EACH, Field(description="divided by, in that order and scale")] = None
     size: Annotated[int | None, Field(ge=1, description="side of the images, where the file leaves it open")] = None
     resize: Annotated[int | None, Field(ge=1, description="the short side before the centre is cut out")] = None
     stretch: Annotated[bool, Field(description="whether both sides are resized, and not the short one")] = False
-    classes: Annotated[tuple[str, ...] | str, Field(description="names, or a text file beside with one a line")] = ()
+    classes: Annotated[tuple[str, ...] | str, must_be("a list of names, or the name of a text file with one a line"),
+                       Field(description="names, or a text file beside with one a line")] = ()
     sha256: Annotated[str | None, Field(description="of the network's file, which must be that one")] = None
 
     @field_validator("classes")
@@ -73,9 +75,9 @@ def read_beside(file: Path) -> Beside:
 
 
 def path_beside(file: Path) -> Path:
-    """Where that YAML is looked for: net.yaml for net.onnx, or net.yml where only that is there."""
-    yaml, short = file.with_suffix(".yaml"), file.with_suffix(".yml")
-    return short if short.is_file() and not yaml.is_file() else yaml
+    """Where that YAML is looked for: net.yaml for net.onnx, or net.yml or net.YAML where only that is there."""
+    places = [file.with_suffix(ending) for ending in (".yaml", ".yml", ".YAML", ".YML")]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def read_classes(file: Path, beside: Beside) -> list[str]:

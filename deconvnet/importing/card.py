@@ -10,9 +10,10 @@ from ..config import load
 from ..errors import DeconvnetError, UsageError
 from ..models import MODELS
 from .beside import Beside, read_classes
+from .downloads import weights_by_name
 from .graph import GraphNetwork
 from .layered import Layer, build_layers
-from .weights import Trained, read_weights, rename
+from .weights import WRAPPER, Trained, read_weights, rename
 
 # the keys that say how images are made
 _IMAGES = {"preset", "channels", "scale", "mean", "std", "size", "resize", "stretch"}
@@ -62,7 +63,7 @@ class Card(Beside):
 
 def is_card(path: str | Path) -> bool:
     """Whether a file is such a YAML, by its name."""
-    return Path(path).suffix in (".yaml", ".yml")
+    return Path(path).suffix.lower() in (".yaml", ".yml")
 
 
 def load_card(path: Path) -> Card:
@@ -79,16 +80,26 @@ def read_trained(path: Path, card: Card, size: int, weights: str | Path | None =
         raise UsageError(f"{path}: weights: name their file, or give it with --weights")
     file = path.with_name(str(card.weights)) if weights is None else Path(weights)
     if not file.is_file():
-        raise UsageError(f"There is no weights file {file}." + ("" if weights else f" {path} names it."))
+        raise UsageError(f"There is no weights file {file}." + ("" if weights else f" {path} names it.")
+                         + _by_name(card, file.name))
     if card.sha256 is not None and sha256(file.read_bytes()).hexdigest() != card.sha256.lower():
         raise DeconvnetError(f"{file} is damaged, or another: its SHA-256 is not the one in {path}.")
     weights_there = read_weights(file)
     try:
-        state = rename(weights_there, card.rename)
+        state = rename(weights_there, {theirs.removeprefix(WRAPPER): ours for theirs, ours in card.rename.items()})
         preprocess = card.preprocess(card.size or size, len(card.mean or (0, 0, 0)))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return Trained(state, str(file), _classes(path, file, card), preprocess, card.reversed())
+
+
+def _by_name(card: Card, name: str) -> str:
+    """What to do where the name of torchvision's weights stands for a file, as a sentence; else nothing."""
+    source, _, model = (card.network or "").rpartition(":")
+    if source != "torchvision" or name not in weights_by_name(model):
+        return ""
+    return (f" torchvision's own weights are no file, and come with all that a YAML would say: --model {card.network} "
+            f"--weights {name}, without the YAML.")
 
 
 def build_written(path: Path, card: Card, trained: Trained) -> GraphNetwork:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import DeconvnetError
 from ..receptive import Pair
-from ..settings import Part
+from ..settings import Part, must_be
 from .graph import GraphNetwork
 from .onnx_file import Graph, Node
 from .weights import near_name
@@ -25,7 +25,10 @@ _OPSET = 13
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Amount = Annotated[int, Field(ge=0, le=4096)]
-
+Sizes = Annotated[Size | tuple[Size, Size], must_be("a whole number from 1 to 4096, or two in square brackets: [y, x]")]
+Amounts = Annotated[Amount | tuple[Amount, Amount],
+                    must_be("a whole number from 0 to 4096, or two in square brackets: [y, x]")]
+Names = Annotated[str | tuple[str, ...], must_be("the name of a layer above, or a list of such names")]
 
 Kind = Literal["convolution", "linear", "batch_norm", "relu", "max_pool", "average_pool", "global_average_pool", "lrn",
                "flatten", "concatenate", "add"]
@@ -36,11 +39,11 @@ class Layer(Part):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$", description="also that of its weights: NAME.weight")]
     kind: Annotated[Kind, Field(description="what it does")]
-    of: Annotated[str | tuple[str, ...], Field(description="what it takes; default: the layer above")] = ()
-    kernel: Annotated[Size | tuple[Size, Size] | None, Field(description="of a pooling window, in cells")] = None
-    stride: Annotated[Size | tuple[Size, Size], Field(description="in cells")] = 1
-    padding: Annotated[Amount | tuple[Amount, Amount], Field(description="on each side, in cells")] = 0
-    dilation: Annotated[Size | tuple[Size, Size], Field(description="from cell to cell of a filter")] = 1
+    of: Annotated[Names, Field(description="what it takes; default: the layer above")] = ()
+    kernel: Annotated[Sizes | None, Field(description="of a pooling window, in cells")] = None
+    stride: Annotated[Sizes, Field(description="in cells")] = 1
+    padding: Annotated[Amounts, Field(description="on each side, in cells")] = 0
+    dilation: Annotated[Sizes, Field(description="from cell to cell of a filter")] = 1
     groups: Annotated[Size, Field(description="of channels that are filtered apart")] = 1
     ceil: Annotated[bool, Field(description="whether sizes are rounded up")] = False
     slope: Annotated[float, Field(ge=0, lt=1, description="of a leaky ReLU below 0")] = 0.0

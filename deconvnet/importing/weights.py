@@ -6,7 +6,7 @@ archive (torch itself does not look at them). A changed number in safetensors sh
 
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..errors import DeconvnetError, UsageError
 from ..images import Preprocess
 
 MOST_UNPACKED = 100  # times its own size that an archive may take unpacked; pruned weights take 7 times
+WRAPPER = "module."  # what training on several GPUs puts before every name
 _LONGEST = 500       # characters of a tensor's name
 _MOST_STARS = 3      # in a rule of renaming
 
@@ -52,14 +53,16 @@ class Trained:
 def read_weights(file: Path) -> dict[str, Tensor]:
     """The state dict in a ``.safetensors``, ``.npz``, ``.pt`` or ``.pth`` file: dense tensors on the CPU, by name.
 
-    Nothing in the file is run. Raises UsageError for another kind of file, and DeconvnetError, naming the file, for
-    what is cut off, damaged, not a state dict, would have to run code, or announces more than it holds.
+    The ``module.`` that training on several GPUs puts before names is taken off. Nothing in the file is run. Raises
+    UsageError for another kind of file, and DeconvnetError, naming the file, for what is cut off, damaged, not a state
+    dict, would have to run code, or announces more than it holds.
     """
-    if file.suffix not in ENDINGS:
+    ending = file.suffix.lower()
+    if ending not in ENDINGS:
         *others, last = ENDINGS
         raise UsageError(f"{file}: weights are {', '.join(others)} or {last} files")
     try:
-        state = _READERS[file.suffix](file)
+        state = _without_wrapper(file, _READERS[ending](file))
     except DeconvnetError:
         raise
     except (SafetensorError, OSError, zipfile.BadZipFile) as error:
@@ -88,13 +91,19 @@ def _read_torch(file: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):  # where checkpoints keep it
         state = state.get(key, state) if isinstance(state, dict) else state
     if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-        named = {str(name).removeprefix("module."): value for name, value in state.items()}
-        if len(named) < len(state):
-            names = [str(name).removeprefix("module.") for name in state]
-            twice = next(name for name in named if names.count(name) > 1)
-            raise DeconvnetError(f"{file} holds {twice} twice, with module. before it and without: save one of them.")
-        return named
+        return {str(name): value for name, value in state.items()}
     raise DeconvnetError(f"{file} holds no state dict (names and tensors), but a {type(state).__name__}.")
+
+
+def _without_wrapper(file: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the ``module.`` that DataParallel and its kin put before their names."""
+    named: dict[str, Tensor] = {}
+    for name, value in state.items():
+        short = name.removeprefix(WRAPPER)
+        if short in named:
+            raise DeconvnetError(f"{file} holds {short} twice, with module. before it and without: save one of them.")
+        named[short] = value
+    return named
 
 
 def _check_archive(file: Path) -> None:
@@ -175,6 +184,12 @@ def _filled(ours: str | None, pattern: re.Pattern[str], name: str) -> str | None
 
 
 # ---- fitting ----
+
+def as_wrapped(wanted: Collection[str], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with ``module.`` before those names that the network itself has in this form alone."""
+    return {f"{WRAPPER}{name}" if f"{WRAPPER}{name}" in wanted and name not in wanted else name: value
+            for name, value in given.items()}
+
 
 def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     """Everything that keeps weights from fitting a network's own, a line each, with the names that come near."""

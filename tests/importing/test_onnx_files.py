@@ -285,6 +285,15 @@ def test_the_yaml_may_end_in_yml(tmp_path):
         load(small(), tmp_path)
 
 
+def test_endings_may_be_in_capitals(tmp_path):
+    load(small(), tmp_path)
+    file = (tmp_path / "net.onnx").rename(tmp_path / "NET.ONNX")
+    (tmp_path / "NET.YAML").write_text("classes: [cat, dog]")
+    assert deconvnet.load_model(str(file)).classes == ["cat", "dog"]
+    with pytest.raises(UsageError, match="brings its own weights"):
+        deconvnet.load_model(str(file), "w.pt")
+
+
 @pytest.mark.parametrize(("text", "values"), [
     ("preset: caffe", lambda pixels: pixels[..., ::-1] - (104, 117, 123)),
     ("preset: caffe-vgg", lambda pixels: pixels[..., ::-1] - (103.939, 116.779, 123.68)),

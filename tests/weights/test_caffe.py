@@ -4,6 +4,7 @@ import multiprocessing
 import platform
 import random
 import re
+from shutil import rmtree
 
 import caffe_files as caffe
 import numpy as np
@@ -186,6 +187,7 @@ def test_changed_files_give_our_error_or_what_opencv_gives(tmp_path, which, coun
     whole, errors = files[which].read_bytes(), 0
     for changed in mutations(whole, count, random.Random(0)):
         files[which].write_bytes(changed)
+        rmtree(files[2].parent, ignore_errors=True)
         try:
             convert(*files)
         except DeconvnetError:
@@ -232,6 +234,26 @@ def test_the_command_line(tmp_path, capsys):
     assert main([str(tmp_path / "no"), str(caffemodel), str(out)]) == 2
     assert main([str(prototxt), str(caffemodel), str(tmp_path / "net.json")]) == 2
     assert main([str(caffemodel), str(prototxt), str(out)]) == 1 and "comes first" in capsys.readouterr().err
+
+
+def test_help_is_no_error(capsys):
+    assert main(["--help"]) == main(["-h"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("python -m deconvnet.caffe NET.prototxt") and not said.err
+
+
+def test_what_was_edited_is_not_written_over(tmp_path, capsys):
+    prototxt, caffemodel, out = write(tmp_path, "zf")
+    words, weights = [str(prototxt), str(caffemodel), str(out)], out.with_suffix(".safetensors")
+    assert main(words) == main(words) == 0, "the same again is no harm"
+    text, content = out.read_text(), weights.read_bytes()
+    out.write_text(text + "classes: synset.txt\n")
+    assert main(words) == 2 and re.search(r"net\.yaml is there already, edited", capsys.readouterr().err)
+    assert out.read_text() == text + "classes: synset.txt\n" and weights.read_bytes() == content
+    out.unlink()
+    weights.write_bytes(b"another network's")
+    assert main(words) == 2 and "net.safetensors is there already" in capsys.readouterr().err
+    assert not out.exists() and weights.read_bytes() == b"another network's"
 
 
 def test_an_opencv_that_reads_no_caffe_says_which_does(tmp_path, monkeypatch):

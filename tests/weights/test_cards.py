@@ -77,6 +77,12 @@ def test_a_list_of_layers_is_the_network(place):
     assert net.layers[:3] == ["conv1", "norm1", "relu1"] and not net.training
 
 
+@pytest.mark.parametrize("ending", [".YAML", ".Yml"])
+def test_its_ending_may_be_in_capitals(place, ending):
+    net = deconvnet.load_model(str((place / "net.yaml").rename(place / f"net{ending}")))
+    assert net.classes == ["one", "two", "three"]
+
+
 def test_it_goes_through_scan_and_gallery(place, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     (place / "images").mkdir()
@@ -103,7 +109,14 @@ def test_it_goes_through_scan_and_gallery(place, monkeypatch, capsys):
     ("weights: w.safetensors", "weights: w.safetensors\nnetwork: zfnet", "say one of them"),
     ("weights: w.safetensors", "weights: w.safetensors\nlayout: hwio", "layout"),
     ("preset: zoo-imagenet", "sha256: aa", "SHA-256"), ("weights: w.safetensors\n", "", "name their file"),
-    ("size: 32", "size: 32\nchannels: BGR\nmean: [1, 2]", "mean"),
+    ("size: 32", "size: 32\nchannels: BGR\nmean: [1, 2]",
+     "1 error\n  mean: must be a number for each channel in square brackets, three of them, or one"),
+    ("size: 32", "size: 32\nstd: 0.5", "std: must be a number for each channel"),
+    ("kernel: 3, stride: 2", "kernel: [3, 3, 3], stride: 2",
+     "1 error\n  layers[3].kernel: must be a whole number from 1 to 4096, or two in square brackets: [y, x], found [3"),
+    ("padding: 1}", "padding: 5000}", "layers[0].padding: must be a whole number from 0 to 4096"),
+    ("of: lrn1", "of: 3", "layers[6].of: must be the name of a layer above, or a list"),
+    ("[one, two, three]", "3", "classes: must be a list of names, or the name of a text file"),
     ("layers:\n", "rename: {'*': null}\nlayers: []\nlist:\n", "layers: tuple should have at least 1"),
     ("groups: 2", "groups: 1", "with weights (4, 4, 1, 1)"),
 ])
@@ -113,6 +126,12 @@ def test_what_is_wrong_in_it_is_named(place, old, new, words):
     with pytest.raises(DeconvnetError, match=re.escape(words)) as error:
         deconvnet.load_model(str(place / "net.yaml"))
     assert "net.yaml" in str(error.value)
+
+
+def test_a_list_whose_only_layer_is_wrong_is_not_said_to_be_too_short(place):
+    (place / "net.yaml").write_text("layers: [{name: a, kind: max_pool, kernel: [1, 2, 3], stride: 2}]")
+    with pytest.raises(UsageError, match=r"1 error\n  layers\[0\]\.kernel: must be"):
+        deconvnet.load_model(str(place / "net.yaml"))
 
 
 def test_all_weights_that_do_not_fit_are_listed(place):
@@ -222,6 +241,10 @@ def test_a_card_names_a_network_of_ours(tmp_path):
     (tmp_path / "a.yaml").write_text("weights: w.safetensors")
     with pytest.raises(UsageError, match="goes with --weights"):
         deconvnet.load_model(str(tmp_path / "a.yaml"))
+    for weights in (None, "DEFAULT"):
+        (tmp_path / "a.yaml").write_text("network: torchvision:alexnet\n" + ("" if weights else "weights: DEFAULT"))
+        with pytest.raises(UsageError, match="--model torchvision:alexnet --weights DEFAULT, without the YAML"):
+            deconvnet.load_model(str(tmp_path / "a.yaml"), weights)
     (tmp_path / "a.yaml").write_text("network: mine.py:build\nweights: w.safetensors")
     with pytest.raises(UsageError, match="command line alone"):
         deconvnet.load_model(str(tmp_path / "a.yaml"))

@@ -74,6 +74,24 @@ def test_where_checkpoints_keep_it(net, tmp_path, wrap):
     assert torch.equal(loaded.conv1.bias, state()["conv1.bias"])
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt", ".PT", ".SafeTensors", ".NPZ", ".PTH"])
+def test_what_training_on_several_gpus_puts_before_names_is_taken_off(net, tmp_path, ending):
+    file = write(tmp_path, ending.lower(), {f"module.{name}": value for name, value in state().items()})
+    file = file.rename(file.with_suffix(ending))
+    loaded = deconvnet.load_model(net, file)
+    assert torch.equal(loaded.conv1.bias, state()["conv1.bias"])
+    (tmp_path / "w.yaml").write_text(f'weights: w{ending}\nrename: {{"module.conv1.*": "conv1.*"}}')
+    assert torch.equal(deconvnet.load_model(net, tmp_path / "w.yaml").conv1.bias, state()["conv1.bias"])
+
+
+@pytest.mark.parametrize("before", ["module.", ""])
+def test_a_network_that_is_wrapped_itself_gets_its_weights(tmp_path, before):
+    (tmp_path / "mine.py").write_text(SOURCE + "\ndef wrapped():\n    return nn.ModuleDict({'module': build()})\n")
+    file = write(tmp_path, ".safetensors", {f"{before}{name}": value for name, value in state().items()})
+    loaded = deconvnet.load_model(f"{tmp_path / 'mine.py'}:wrapped", file)
+    assert torch.equal(loaded.module.conv1.bias, state()["conv1.bias"])
+
+
 def test_two_tensors_whose_names_differ_by_module_alone_are_refused(net, tmp_path):
     both = {**{f"module.{name}": value for name, value in state().items()}, "conv1.bias": torch.zeros(4)}
     with pytest.raises(DeconvnetError, match=r"w\.pt holds conv1\.bias twice, with module\. before"):
