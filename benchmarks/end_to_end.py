@@ -19,10 +19,10 @@ from scan import Best, as_far_as_needed, convolutions, with_hooks
 from torch import nn
 from tqdm import tqdm
 
-from deconvnet import gallery, load_model, receptive_field, scan
+from deconvnet import load_model, receptive_field, scan
 from deconvnet.batches import batches
 from deconvnet.describe import describe
-from deconvnet.gallery import Gallery, cut
+from deconvnet.gallery import Gallery, cut, galleries
 from deconvnet.images import Images, Photographs
 from deconvnet.receptive import Field
 from deconvnet.render import unit_sheet
@@ -30,7 +30,6 @@ from deconvnet.transfer.sets import Chosen
 
 GOAL = 10.0
 BATCH = 32
-TOGETHER = 256  # units whose tiles are in memory at once: of ZFNet's fifth layer 0.7 GB
 
 
 def sheets(galleries: Any, keep: Callable[[Gallery], None] = lambda one: None) -> int:
@@ -48,15 +47,14 @@ def ours(net: nn.Module, images: Images, layers: Sequence[str], clock: Callable[
     begun = clock()
     top = scan(net, images, layers, batch_size=BATCH)
     times = {"scan": clock() - begun}
-    for layer in tqdm(layers, desc="ours", leave=False):
-        def keep(one: Gallery, layer: str = layer) -> None:
-            if one.unit in wanted[layer]:
-                kept[layer, one.unit] = one
 
-        begun = clock()
-        sheets(gallery(net, top, layer, range(len(top[layer].fired)), images, together=TOGETHER), keep)
-        times[layer] = clock() - begun
-    return times
+    def keep(one: Gallery) -> None:
+        if one.unit in wanted[one.layer]:
+            kept[one.layer, one.unit] = one
+
+    begun = clock()
+    sheets(galleries(net, top, {layer: range(len(top[layer].fired)) for layer in layers}, images), keep)
+    return {**times, "sheets": clock() - begun}
 
 
 def theirs(net: nn.Module, images: Images, layers: Sequence[str], clock: Callable[[], float],
@@ -148,9 +146,10 @@ def report(result: Mapping[str, Any]) -> str:
              f"{result['threads']} threads, {result['clock']} time; seconds of the last turn",
              f"{'':8}{'ours':>10}{'theirs':>10}   of which measured"]
     last = result["turns"][-1]
-    for name in last["ours"]:
+    for name in ("scan", "sheets", *result["units"]):
         share = f"{result['sampled'][name]} of {result['units'][name]} units" if name in result["units"] else "all"
-        lines.append(f"{name:8}{last['ours'][name]:10.1f}{last['theirs'][name]:10.1f}   {share}")
+        own, other = (f"{last[who][name]:10.1f}" if name in last[who] else f"{'':10}" for who in ("ours", "theirs"))
+        lines.append(f"{name:8}{own}{other}   {share}")
     return "\n".join([*lines, f"medians: ours {result['ours']:.1f} s, theirs {result['theirs']:.1f} s: "
                               f"{result['ratio']:.1f} times as fast, to be at least {GOAL:.0f}",
                       f"relative difference of what is drawn of the same activations: {result['difference']:.1e}"])

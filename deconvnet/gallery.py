@@ -1,6 +1,7 @@
 """The strongest activations of a unit, each as a reconstruction beside the image patch that caused it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,12 +13,13 @@ from tqdm import tqdm
 from .descent import Stage, chosen_only, descend
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .images import GREY
-from .projection import Projection, project
+from .projection import Projection, field_of, project
 from .render import TITLE, framed, legible, line, unit_sheet
 from .scanned import Scan
 from .tape import Tape, record_as_far_as
 
-TOGETHER = 64  # units whose tiles are in memory at once
+MEMORY = 3 * 2 ** 29  # bytes of tiles that are held at once: those of all units of ZFNet's five layers
+PIXEL = 3 * 4 + 3  # bytes of a tile's pixel: the reconstruction's as floats, the patch's as bytes
 
 Inverse = Callable[[Tensor], np.ndarray]
 
@@ -73,7 +75,7 @@ class Gallery:
 
 def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images: Any, *, method: str = "deconvnet",
             unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8, tolerance: float = 1e-3,
-            descent: int = 0, together: int | None = None, progress: bool = False) -> Iterator[Gallery]:
+            descent: int = 0, memory: int = MEMORY, progress: bool = False) -> Iterator[Gallery]:
     """The galleries of some units of a layer, in the order of ``units``, made as they are asked for.
 
     Args:
@@ -91,18 +93,30 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
             the layer's strongest.
         descent: how many maps to keep of every stage of the strongest activation's way down; 0: no stages. It is the
             paper's way down, whatever the method.
-        together: units whose tiles are in memory at once (64): an image that several of them need is recorded once.
+        memory: bytes of tiles to hold at once, of as many units: an image that several of them need is recorded once.
         progress: show a progress bar.
 
-    Memory holds one batch, and the tiles of those units. An image that cannot be read any more is left out, and named
+    Memory holds one batch, and those tiles. An image that cannot be read any more is left out, and named
     in ``missing``. Raises UsageError for a layer or unit that does not exist, and DeconvnetError where the images are
     not those of the scan, or an activation is not the scan's because images or weights have changed.
     """
-    numbers = _check_units(units, layer, len(top[layer].values))
+    return galleries(net, top, {layer: units}, images, method=method, unpool=unpool, inverse=inverse,
+                     batch_size=batch_size, tolerance=tolerance, descent=descent, memory=memory, progress=progress)
+
+
+def galleries(net: nn.Module, top: Scan, chosen: Mapping[str, Sequence[int]], images: Any, *,
+              method: str = "deconvnet", unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8,
+              tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
+              progress: bool = False) -> Iterator[Gallery]:
+    """The same for several layers: ``chosen`` has the units of each. An image is recorded once for all of them."""
+    wanted = [(layer, unit) for layer, units in chosen.items()
+              for unit in _check_units(units, layer, len(top[layer].values))]
     _check_images(top, images)
-    maker = _Maker(net, top, layer, images, inverse or _inverse(net, images), method, unpool, tolerance,
-                   descent)
-    return maker.make(numbers, batch_size, together or TOGETHER, progress)
+    maker = _Maker(net, top, images, inverse or _inverse(net, images), method, unpool, tolerance, descent)
+    return maker.make(wanted, batch_size, memory, progress)
+
+
+Address = tuple[str, int]  # a layer and a unit
 
 
 def _parts(items: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -110,9 +124,10 @@ def _parts(items: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 class _Entry(NamedTuple):
-    """One of the strongest activations, and for which gallery it is."""
+    """One of the strongest activations, and for which gallery of its group it is."""
 
     slot: int
+    layer: str
     image: int
     unit: int
     y: int
@@ -135,64 +150,103 @@ class _Maker:
 
     net: nn.Module
     top: Scan
-    layer: str
     images: Any
     inverse: Inverse
     method: str
     unpool: str
     tolerance: float
     descent: int
+    peeked: dict[int, Tensor] = field(default_factory=dict)  # the image that was read to know how large tiles are
 
-    def make(self, units: Sequence[int], batch_size: int, together: int, progress: bool) -> Iterator[Gallery]:
-        groups = [(group, self._entries(group)) for group in _parts(units, together)]
+    def make(self, wanted: Sequence[Address], batch_size: int, memory: int, progress: bool) -> Iterator[Gallery]:
+        groups = [(group, self._entries(group)) for group in self._groups(wanted, memory)]
         total = sum(len({entry.image for entry in entries}) for _, entries in groups)
-        with tqdm(total=total, desc=self.layer, unit=" images", disable=not progress) as bar:
+        layers = list(dict.fromkeys(layer for layer, _ in wanted))
+        title = layers[0] if len(layers) == 1 else f"{len(layers)} layers"
+        with tqdm(total=total, desc=title, unit=" images", disable=not progress) as bar:
             for group, entries in groups:
+                by_image = defaultdict(list)
+                for entry in entries:
+                    by_image[entry.image].append(entry)
                 tiles: list[_Tile] = []
                 missing: dict[int, str] = {}
-                for part in _parts(sorted({entry.image for entry in entries}), batch_size):
-                    tiles += self._tiles([entry for entry in entries if entry.image in part], part, missing)
+                for part in _parts(sorted(by_image), batch_size):
+                    tiles += self._tiles({number: by_image[number] for number in part}, missing)
                     bar.update(len(part))
                 yield from self._galleries(group, entries, tiles, missing)
 
-    def _entries(self, units: Sequence[int]) -> list[_Entry]:
-        """The activations of the units, the strongest first, without those places that have none."""
-        found = self.top[self.layer]
-        return [_Entry(slot, image, unit, y, x, value, rank == 0) for slot, unit in enumerate(units)
-                for rank, (image, (y, x), value) in enumerate(zip(
-                    found.images[unit].tolist(), found.positions[unit].tolist(), found.values[unit].tolist(),
-                    strict=True)) if image >= 0]
+    def _groups(self, wanted: Sequence[Address], memory: int) -> list[list[Address]]:
+        """The units in groups whose tiles have room in memory, one unit at least in each."""
+        sizes = self._tile_bytes({layer for layer, _ in wanted}, self._entries(wanted))
+        groups: list[list[Address]] = []
+        room = -1
+        for layer, unit in wanted:
+            room -= self.top.k * sizes[layer]
+            if room < 0:
+                groups.append([])
+                room = memory - self.top.k * sizes[layer]
+            groups[-1].append((layer, unit))
+        return groups
 
-    def _tiles(self, entries: Sequence[_Entry], numbers: Sequence[int], missing: dict[int, str]) -> list[_Tile]:
-        """The tiles of some entries, all from the images of these numbers; those not to be read go to ``missing``."""
+    def _tile_bytes(self, layers: Collection[str], entries: Sequence[_Entry]) -> dict[str, int]:
+        """Bytes of a tile of each layer, as the first image tells that can be read."""
+        numbers = sorted({entry.image for entry in entries})
+        self.peeked = next(filter(None, (self._read([number], {}) for number in numbers)), {})
+        if not self.peeked:
+            return dict.fromkeys(layers, 0)
+        tape, (image,) = self._record(self.peeked, layers), self.peeked.values()
+        sizes = {layer: torch.tensor(field_of(tape, layer).size) for layer in layers}
+        whole = torch.tensor(image.shape[-2:])
+        return {layer: PIXEL * int(size.minimum(whole).prod()) for layer, size in sizes.items()}
+
+    def _entries(self, group: Sequence[Address]) -> list[_Entry]:
+        """The activations of the units, the strongest first, without those places that have none."""
+        return [_Entry(slot, layer, image, unit, y, x, value, rank == 0) for slot, (layer, unit) in enumerate(group)
+                for rank, (image, (y, x), value) in enumerate(zip(
+                    self.top[layer].images[unit].tolist(), self.top[layer].positions[unit].tolist(),
+                    self.top[layer].values[unit].tolist(), strict=True)) if image >= 0]
+
+    def _read(self, numbers: Sequence[int], missing: dict[int, str]) -> dict[int, Tensor]:
+        """The images of these numbers, each (C, H, W); those not to be read go to ``missing``, with the reason."""
         inputs: dict[int, Tensor] = {}
         for number in numbers:
             try:
-                item = self.images[number]
+                item = self.peeked.pop(number) if number in self.peeked else self.images[number]
             except UnreadableImage as error:
                 missing[number] = error.reason
             else:
                 inputs[number] = item[0] if isinstance(item, tuple | list) else item
-        entries = [entry for entry in entries if entry.image in inputs]
-        if not entries:
-            return []
+        return inputs
+
+    def _record(self, inputs: Mapping[int, Tensor], layers: Collection[str]) -> Tape:
         batch = torch.stack(list(inputs.values()))                               # (n, C, H, W)
         if batch.shape[1] not in (1, 3):
             raise UsageError(f"the images have {batch.shape[1]} channels, and a picture shows 1 or 3. Choose those to "
                              "show yourself: deconvnet.project(…).pixels[:, [2, 1, 0]]")
+        return record_as_far_as(self.net, batch.to(*place_of(self.net)), *layers)
+
+    def _tiles(self, entries: Mapping[int, Sequence[_Entry]], missing: dict[int, str]) -> list[_Tile]:
+        """The tiles of some entries, by their image; the images that cannot be read go to ``missing``."""
+        inputs = self._read(list(entries), missing)
+        if not inputs:
+            return []
         rows = {number: row for row, number in enumerate(inputs)}
-        tape = record_as_far_as(self.net, batch.to(*place_of(self.net)), self.layer)
-        shown = self.inverse(batch)                                              # (n, H, W, 3)
+        by_layer = defaultdict(list)
+        for entry in (entry for number in inputs for entry in entries[number]):
+            by_layer[entry.layer].append(entry)
+        tape = self._record(inputs, by_layer)
+        shown = self.inverse(torch.stack(list(inputs.values())))                 # (n, H, W, 3)
         tiles = []
-        for part, (p, ways) in self._projected(tape, entries, rows):
-            self._compare(part, p.values.tolist())
-            signed = p.pixels.float().cpu().expand(-1, 3, -1, -1).numpy()        # (e, 3, h, w); grey is repeated
-            for entry, pixels, origin, way in zip(part, signed, p.origin.cpu().numpy(), ways, strict=True):
-                patch = cut(shown[rows[entry.image]], origin, pixels.shape[1:])
-                tiles.append(_Tile(entry, pixels, patch, origin, way))
+        for layer, ours in by_layer.items():
+            for part, (p, ways) in self._projected(tape, layer, ours, rows):
+                self._compare(part, p.values.tolist())
+                signed = p.pixels.float().cpu().expand(-1, 3, -1, -1).numpy()    # (e, 3, h, w); grey is repeated
+                for entry, pixels, origin, way in zip(part, signed, p.origin.cpu().numpy(), ways, strict=True):
+                    patch = cut(shown[rows[entry.image]], origin, pixels.shape[1:])
+                    tiles.append(_Tile(entry, pixels, patch, origin, way))
         return tiles
 
-    def _projected(self, tape: Tape, entries: Sequence[_Entry], rows: dict[int, int]
+    def _projected(self, tape: Tape, layer: str, entries: Sequence[_Entry], rows: dict[int, int]
                    ) -> Iterator[tuple[list[_Entry], tuple[Projection, list[list[Stage]]]]]:
         """The projections of the entries, and of those whose way down is asked for also the stages."""
         def units(part: list[_Entry]) -> list[tuple[int, int, int, int]]:
@@ -201,38 +255,43 @@ class _Maker:
         noted = [entry for entry in entries if entry.strongest and self.descent]
         plain = [entry for entry in entries if not (entry.strongest and self.descent)]
         if plain:
-            p = project(tape, self.layer, units(plain), method=self.method, unpool=self.unpool)
+            p = project(tape, layer, units(plain), method=self.method, unpool=self.unpool)
             yield plain, (p, [[] for _ in plain])
         if noted:
-            p, ways = descend(tape, self.layer, units(noted), before_relu=False,
+            p, ways = descend(tape, layer, units(noted), before_relu=False,
                               keep=lambda stages, unit: chosen_only(stages, unit, self.descent))
             if (self.method, self.unpool) != ("deconvnet", "switches"):
-                p = project(tape, self.layer, units(noted), method=self.method, unpool=self.unpool)
+                p = project(tape, layer, units(noted), method=self.method, unpool=self.unpool)
             yield noted, (p, ways)
 
     def _compare(self, entries: Sequence[_Entry], values: Sequence[float]) -> None:
-        largest = float(self.top[self.layer].maximum.max())  # what rounding is relative to, in weak activations too
+        largest = float(self.top[entries[0].layer].maximum.max())  # what rounding is relative to, in weak ones too
         for entry, value in zip(entries, values, strict=True):
             if abs(value - entry.value) > self.tolerance * max(entry.value, 0.01 * largest):
                 raise DeconvnetError(
-                    f"{self.layer}:{entry.unit} is {value:.6g} at ({entry.y}, {entry.x}) of {self._name(entry.image)}, "
-                    f"and the scan found {entry.value:.6g}: the images, their preprocessing or the weights are not "
-                    "those of the scan. Scan again, or give those that were scanned")
+                    f"{entry.layer}:{entry.unit} is {value:.6g} at ({entry.y}, {entry.x}) of "
+                    f"{self._name(entry.image)}, and the scan found {entry.value:.6g}: the images, their "
+                    "preprocessing or the weights are not those of the scan. Scan again, or give those that were "
+                    "scanned")
 
     def _name(self, image: int) -> str:
         return self.top.files[image] if self.top.files else f"image {image}"
 
-    def _galleries(self, units: Sequence[int], entries: Sequence[_Entry], tiles: Sequence[_Tile],
+    def _galleries(self, group: Sequence[Address], entries: Sequence[_Entry], tiles: Sequence[_Tile],
                    missing: dict[int, str]) -> Iterator[Gallery]:
         """Puts the tiles in the order of the entries, unit by unit."""
         made = {tile.entry: tile for tile in tiles}
-        height, width = tiles[0].patch.shape[:2] if tiles else (1, 1)
-        for slot, unit in enumerate(units):
-            mine = [entry for entry in entries if entry.slot == slot]
+        sizes = {tile.entry.layer: tile.patch.shape[:2] for tile in tiles}
+        by_slot = defaultdict(list)
+        for entry in entries:
+            by_slot[entry.slot].append(entry)
+        for slot, (layer, unit) in enumerate(group):
+            height, width = sizes.get(layer, (1, 1))
+            mine = by_slot[slot]
             ours = [made[entry] for entry in mine if entry in made]
             shown = [tile.entry for tile in ours]
             yield Gallery(
-                self.layer, unit,
+                layer, unit,
                 values=np.array([entry.value for entry in shown], dtype=np.float32),
                 images=np.array([entry.image for entry in shown], dtype=np.int64),
                 positions=np.array([(entry.y, entry.x) for entry in shown], dtype=np.int64).reshape(-1, 2),

@@ -6,6 +6,7 @@ a vector page; both show the same. Nothing here knows a network or writes a file
 
 import io
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -166,7 +167,8 @@ class Sheet:
         for key, value in (metadata or {}).items():
             info.add_itxt(key, value)
         file = io.BytesIO()
-        self.picture().save(file, "PNG", pnginfo=info, compress_level=4)  # a third faster than 6, 2 % larger
+        self.picture().save(file, "PNG", pnginfo=info, compress_level=4,
+                            compress_type=zlib.Z_RLE)  # a third of the time of the default, photographs 3 % larger
         return file.getvalue()
 
     def figure(self, dpi: int = 144) -> "Figure":

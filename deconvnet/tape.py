@@ -97,17 +97,17 @@ def record(net: nn.Module, images: Tensor) -> Tape:
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
         raise UsageError(f"images must be a floating-point tensor (N, C, H, W), not {_describe(images)}; a series is a "
                          "map of one row (N, C, 1, L)")
-    return record_as_far_as(net, images, None)
+    return record_as_far_as(net, images)
 
 
-def record_as_far_as(net: nn.Module, images: Tensor, last: str | None) -> Tape:
-    """The same, but the network stops once it has put out the layer ``last``, which must be its full address.
+def record_as_far_as(net: nn.Module, images: Tensor, *layers: str) -> Tape:
+    """The same, but the network stops once it has put out all of these layers, which must be full addresses.
 
     The tape cannot know of later calls: of a module that is called twice, ``relu`` would be taken for ``relu#1``.
     """
     with torch.inference_mode(False), torch.no_grad():  # in inference mode nobody counts what is written in place
         images = images.detach().clone()  # networks may begin with a call in place
-        recorder = _Recorder(net, images, last)
+        recorder = _Recorder(net, images, layers)
         watched = watch(net, recorder.leave, recorder.path)
         with suppress(Enough), full_precision(), _buffers_kept(net), watched, recorder:
             net(images)
@@ -209,9 +209,9 @@ class Enough(Exception):
 class _Recorder(TorchFunctionMode):
     """Sees each functional call as the network makes it, numbers its values and keeps its switches."""
 
-    def __init__(self, net: nn.Module, images: Tensor, last: str | None) -> None:
+    def __init__(self, net: nn.Module, images: Tensor, layers: Sequence[str]) -> None:
         super().__init__()
-        self.last = last
+        self.awaited = {layer.removesuffix("#1") for layer in layers} if layers else {""}  # no layer has no name
         self.calls: list[Call] = []
         self.values: list[Tensor] = []
         self.layers: dict[str, int] = {}
@@ -231,7 +231,8 @@ class _Recorder(TorchFunctionMode):
         else:
             self.values.append(output)
             self.layers[name] = len(self.values) - 1
-        if self.last in (name, f"{name}#1"):
+        self.awaited.discard(name)
+        if not self.awaited:
             raise Enough
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -1,7 +1,6 @@
 """From a scan to reconstructions and patches: the right image, the right window, the right order."""
 
 import io
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 
 import deconvnet
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
-from deconvnet.gallery import Gallery, cut, gallery, parse_units, stretched
+from deconvnet.gallery import Gallery, cut, galleries, gallery, parse_units, stretched
 from deconvnet.images import ImageFolder, Photographs, Preprocess
 from deconvnet.render import GAP, TITLE, framed, layer_sheet, line, unit_sheet
 
@@ -122,13 +121,31 @@ def test_the_batch_size_changes_nothing_and_each_image_is_read_once(net, top, ba
         assert np.array_equal(one.patches, other.patches) and one.files == other.files
 
 
-def test_more_units_than_are_held_at_once_come_in_order(net, views, top, monkeypatch):
-    whole = [one.reconstructions for one in gallery(net, top, "conv2", range(8), views)]
-    monkeypatch.setattr(sys.modules["deconvnet.gallery"], "TOGETHER", 3)
-    made = list(gallery(net, top, "conv2", [7, 7, 1, 2, 0, 3, 4], views))
+@pytest.mark.parametrize("units_at_once", [0, 1, 3])
+def test_more_units_than_are_held_at_once_come_in_order(net, top, units_at_once):
+    views = Views(net.preprocess)
+    whole = {one.unit: one for one in gallery(net, top, "conv2", range(8), views)}
+    height, width = whole[0].patches.shape[1:3]
+    bytes_of_one = top.k * height * width * 15  # three colours as floats and as bytes
+    views.read.clear()
+    made = list(gallery(net, top, "conv2", [7, 7, 1, 2, 0, 3, 4], views, memory=units_at_once * bytes_of_one))
     assert [one.unit for one in made] == [7, 7, 1, 2, 0, 3, 4]
     for one in made:
-        np.testing.assert_allclose(one.reconstructions, whole[one.unit], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.reconstructions, whole[one.unit].reconstructions, rtol=1e-4, atol=1e-5)
+    groups = [[7], [7], [1], [2], [0], [3], [4]] if units_at_once < 2 else [[7, 7, 1], [2, 0, 3], [4]]
+    assert len(views.read) == sum(len({n for unit in group for n in whole[unit].images}) for group in groups)
+
+
+def test_galleries_of_several_layers_are_those_of_each_and_each_image_is_read_once(net, top):
+    views, chosen = Views(net.preprocess), {"conv2": [4, 0, 5], "conv1": [2, 3]}
+    made = list(galleries(net, top, chosen, views))
+    assert [(one.layer, one.unit) for one in made] == [(layer, unit) for layer in chosen for unit in chosen[layer]]
+    assert sorted(views.read) == sorted(set(views.read))
+    alone = [one for layer, units in chosen.items() for one in gallery(net, top, layer, units, Views(net.preprocess))]
+    for one, other in zip(made, alone, strict=True):
+        np.testing.assert_allclose(one.reconstructions, other.reconstructions, rtol=1e-4, atol=1e-5)
+        assert np.array_equal(one.patches, other.patches) and one.files == other.files
+        assert np.array_equal(one.positions, other.positions) and np.array_equal(one.values, other.values)
 
 
 def test_a_dead_unit_has_no_tiles_and_says_so(net, views, top):

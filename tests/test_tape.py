@@ -448,6 +448,13 @@ def test_a_tape_as_far_as_a_layer_is_the_same_and_the_rest_is_not_run():
     assert torch.equal(deconvnet.project(tape, "5", [(0, 0, 0, 0), (1, 1, 2, 2)]).pixels, whole.pixels)
 
 
+@pytest.mark.parametrize("layers", [("2", "5"), ("5", "2"), ("5", "5")])
+def test_a_tape_as_far_as_several_layers_ends_with_the_last_of_them(layers):
+    net = small_network()
+    net[6] = Stop(ValueError("not to be called"))
+    assert list(record_as_far_as(net, images(), *layers).layers) == ["0", "1", "2", "3", "4", "5"]
+
+
 @pytest.mark.parametrize(("last", "calls"), [("relu#1", 1), ("relu#2", 2)])
 def test_a_tape_as_far_as_one_call_of_a_module_ends_with_that_call(last, calls):
     net = Net(lambda net, x: net.relu(net.two(net.relu(net.one(x)))), one=conv(), two=conv(4, 4), relu=nn.ReLU())

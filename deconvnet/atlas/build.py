@@ -27,7 +27,7 @@ from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
 THREADS, MOST = 2, 64  # that compress pictures, and units that wait for it, for each holds its tiles in memory
-TOGETHER = 192  # units of a gallery in memory at once: half a gigabyte of 139×139 tiles, and fewer images recorded anew
+MEMORY = 2 ** 29  # bytes of tiles at once, a third of what galleries hold by default: those that wait need as much
 SIDES = ((500, 224), (1500, 128), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 
@@ -103,7 +103,7 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
     facts["tile"] = [1, 1]
     waiting: deque[Future[Facts]] = deque()
     with ThreadPoolExecutor(THREADS) as pool, _forgotten(waiting):
-        for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, together=TOGETHER,
+        for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, memory=MEMORY,
                            progress=progress):
             units[one.unit] |= tile_facts(one)
             waiting.append(pool.submit(_write_unit, made_folder(place / str(one.unit)), one, sprites))
