@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import DeconvnetError, UsageError
 from .beside import path_beside, read_beside, read_classes
-from .graph import GraphNetwork
+from .graph_network import GraphNetwork
 from .onnx_file import read
 from .operations import OPERATIONS
 

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import DeconvnetError, UsageError
+from ..tape import uncompiled
 
 _ALWAYS_THE_SAME = {"deconvnet", "torch", "torchvision", "numpy", "PIL"}  # whatever lies beside one's own file
 
@@ -46,7 +47,7 @@ def build_own(source: str, function: str) -> nn.Module:
     if not isinstance(net, nn.Module):
         raise DeconvnetError(f"{source}:{function} must return a torch.nn.Module, and returned a "
                              f"{type(net).__name__}.{_loaded(module, source)}")
-    return net
+    return uncompiled(net)
 
 
 def _run(file: Path) -> Any:

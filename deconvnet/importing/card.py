@@ -11,7 +11,7 @@ from ..errors import DeconvnetError, UsageError
 from ..models import MODELS
 from .beside import Beside, read_classes
 from .downloads import weights_by_name
-from .graph import GraphNetwork
+from .graph_network import GraphNetwork
 from .layered import Layer, build_layers
 from .weights import WRAPPER, Trained, read_weights, rename
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..errors import DeconvnetError
 from ..receptive import Pair
 from ..settings import Part, must_be
-from .graph import GraphNetwork
-from .onnx_file import Graph, Node
+from .graph import Graph, Node
+from .graph_network import GraphNetwork
 from .weights import near_name
 
 IMAGE = "image"  # what the first layer takes

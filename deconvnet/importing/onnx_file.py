@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,53 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DeconvnetError, UsageError
+from ..errors import DeconvnetError, UsageError, brief
+from .graph import Graph, Node
 
 LIMIT = 2**31 - 1  # bytes; protobuf reads no more
 _NAME_LIMIT = 80  # characters of a layer's name, which becomes part of the names of files
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation of a graph.
-
-    Attributes:
-        kind: the operation, as ONNX calls it.
-        name: of its layer: the node's own or, where it has none, its first output's; safe as a module's and a file's
-            name, and unlike every other.
-        inputs: the names of the values it takes; empty where an optional one is left out.
-        outputs: the names of those it makes; empty where nobody takes it.
-        attributes: numbers, lists of numbers, text, and tensors as NumPy arrays.
-    """
-
-    kind: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What an ONNX file says.
-
-    Attributes:
-        nodes: those on which the outputs depend, each after those whose values it takes.
-        constants: tensors by name: weights, and the numbers that shape the graph.
-        image: the name of the value that the graph takes.
-        shape: (N, C, H, W) of it; None where the file leaves a size open.
-        outputs: the names of the values that it gives.
-        opset: the version of ONNX's operations.
-        sha256: of the file, in hex.
-    """
-
-    nodes: list[Node]
-    constants: dict[str, Tensor]
-    image: str
-    shape: tuple[int | None, ...]
-    outputs: list[str]
-    opset: int
-    sha256: str
 
 
 def read(path: Path, known: Collection[str]) -> Graph:
@@ -76,7 +34,7 @@ def read(path: Path, known: Collection[str]) -> Graph:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf has errors of several kinds
-        raise DeconvnetError(f"{path} is no ONNX model, or is cut off ({_brief(error)}). Fetch it again.") from error
+        raise DeconvnetError(f"{path} is no ONNX model, or is cut off ({_said(error)}). Fetch it again.") from error
     if not model.graph.node or not model.graph.output:
         raise DeconvnetError(f"{path} is no ONNX model, or is cut off: there is no graph in it. Fetch it again.")
     try:
@@ -86,7 +44,7 @@ def read(path: Path, known: Collection[str]) -> Graph:
     except DeconvnetError:
         raise
     except Exception as error:  # of the checker, the inference of shapes, protobuf, NumPy: hostile bytes may raise any
-        raise DeconvnetError(f"{path} is not a sound ONNX model: {_brief(error)}") from error
+        raise DeconvnetError(f"{path} is not a sound ONNX model: {_said(error)}") from error
 
 
 def _library() -> ModuleType:
@@ -99,9 +57,9 @@ def _library() -> ModuleType:
     return onnx
 
 
-def _brief(error: Exception) -> str:
+def _said(error: Exception) -> str:
     """An error on one line, without the context that onnx's checker appends."""
-    return " ".join(str(error).partition("==> Context")[0].split())[:300] or type(error).__name__
+    return brief(str(error).partition("==> Context")[0]) or type(error).__name__
 
 
 # ---- what is refused ----

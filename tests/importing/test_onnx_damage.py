@@ -6,7 +6,7 @@ import torch
 from onnx_files import elsewhere, model, node, saved
 
 from deconvnet.errors import DeconvnetError
-from deconvnet.importing.graph import GraphNetwork
+from deconvnet.importing.graph_network import GraphNetwork
 from deconvnet.importing.onnx_file import read
 from deconvnet.importing.operations import OPERATIONS
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import deconvnet
 from deconvnet.errors import DeconvnetError
-from deconvnet.importing.graph import GraphNetwork
+from deconvnet.importing.graph_network import GraphNetwork
 from deconvnet.importing.onnx_file import read
 from deconvnet.importing.operations import OPERATIONS
 

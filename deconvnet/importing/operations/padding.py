@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..receptive import Pair
+from ...receptive import Pair
 
 Sides = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -48,6 +48,13 @@ class Window:
         less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
         first, last = (less, more) if self.auto == "SAME_UPPER" else (more, less)
         return first[0], first[1], last[0], last[1]
+
+    @property
+    def fixed(self) -> Pair | None:
+        """The padding as torch has it; None where it differs from side to side, or from map to map."""
+        if self.auto.startswith("SAME") and self.stride != (1, 1):
+            return None
+        return symmetric(self.around((1, 1)))
 
     def count(self, size: Pair) -> Pair:
         """How many windows there are on a map of ``size`` (y, x); none begins beyond what was added before it."""
