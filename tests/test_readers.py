@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from deconvnet import readers
 from deconvnet.errors import DeconvnetError
 from deconvnet.readers import Item, read
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(120)]
 
 CHUNKS = [range(n, n + 4) for n in range(0, 24, 4)]
 
@@ -274,34 +274,33 @@ if __name__ == "__main__":
 """
 
 
-def run(then, notes, method="fork"):
-    """A program that is left, in some way, while one of its processes hangs."""
-    file = notes.parent / "program.py"
-    file.write_text(PROGRAM.format(tests=str(Path(__file__).parent), notes=str(notes), then=then, method=method))
-    return subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True, env=ALONE)
-
-
-@pytest.mark.parametrize(("then", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9)])
-def test_whoever_ends_and_however_takes_them_along(then, code, tmp_path):
-    notes = tmp_path / "notes"
+def run(then, folder, method="fork"):
+    """How a program ended, and what it said, that is left in some way while one of its processes hangs; and these."""
+    notes, file = folder / "notes", folder / "program.py"
     notes.mkdir()
-    program = run(then, notes)
-    try:
-        said = program.communicate(timeout=50)[0]
-    finally:
-        program.kill()
-    assert program.returncode == code and said.endswith("here\n")
-    assert gone(Numbers(notes).processes())
+    file.write_text(PROGRAM.format(tests=str(Path(__file__).parent), notes=str(notes), then=then, method=method))
+    with subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True, env=ALONE,
+                          start_new_session=True) as program:
+        try:
+            said = program.communicate(timeout=60)[0]  # until all have ended that could say something
+            return program.returncode, said, Numbers(notes).processes()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+
+
+FORKED = "os.fork() or (os.close(1), time.sleep(99)); os.kill(os.getpid(), 9)"
+"""Killed, with a child that holds what it had open."""
+
+
+@pytest.mark.parametrize(("then", "code"), [("sys.exit(3)", 3), (FORKED, -9)], ids=["ends", "is killed"])
+def test_whoever_ends_and_however_takes_them_along(then, code, tmp_path):
+    ended, said, processes = run(then, tmp_path)
+    assert ended == code and said.endswith("here\n") and gone(processes)
 
 
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.extended)])
 def test_processes_may_begin_otherwise(method, tmp_path):
     """As they do elsewhere, and in later Pythons."""
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    program = run("os.kill(os.getpid(), 9)", notes, method)
-    try:
-        said = program.communicate(timeout=50)[0]
-    finally:
-        program.kill()
-    assert said.startswith("[0, 1, 2, 3, 4, 5, 6, 7]") and gone(Numbers(notes).processes())
+    _, said, processes = run("os.kill(os.getpid(), 9)", tmp_path, method)
+    assert said.startswith("[0, 1, 2, 3, 4, 5, 6, 7]") and gone(processes)
