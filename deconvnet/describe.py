@@ -11,7 +11,7 @@ from .errors import DeconvnetError
 from .inverses import sliding
 from .projection import field_of
 from .receptive import Field, Sliding
-from .tape import Call, Tape, count_calls, record
+from .tape import Call, Tape, count_calls, record, uncompiled
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def receptive_field(net: nn.Module, layer: str, size: tuple[int, int] = (224, 22
 
 def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int = 3) -> list[Layer]:
     """Every layer without layers of its own that a forward pass of ``size`` (H, W) calls, in the order of the calls."""
+    net = uncompiled(net)
     tape = _record_noise(net, size, channels)
     leaves = {name: module for name, module in net.named_modules() if not any(module.children())}
     repeated = {name for name, calls in count_calls(tape.layers).items() if calls > 1}
@@ -71,6 +72,7 @@ def obstacles(net: nn.Module, layers: Sequence[str] | None = None,
 
     ``layers`` defaults to all convolutions and fully connected layers. Raises UsageError where there is no such layer.
     """
+    net = uncompiled(net)
     tape = _record_noise(net, size, channels)
     if layers is None:
         kinds = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
@@ -89,7 +91,7 @@ def obstacles(net: nn.Module, layers: Sequence[str] | None = None,
 def fingerprint(net: nn.Module) -> str:
     """The SHA-256, as hex, of a network's parameters and buffers with their names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
+    for name, tensor in sorted(uncompiled(net).state_dict().items()):
         if isinstance(tensor, Tensor):  # a module may keep something else in its extra state
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

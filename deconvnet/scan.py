@@ -24,7 +24,7 @@ from .files import sole_writer
 from .forward import Forward
 from .resume import EVERY, Checkpoint, fingerprint_of
 from .scanned import Scan
-from .tape import full_precision
+from .tape import full_precision, uncompiled
 from .topk import Found
 
 
@@ -39,7 +39,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     ``relu5`` name the same, in-place ReLU or not.
 
     Args:
-        net: any network, in eval mode. It is left as it was found.
+        net: any network, in eval mode, compiled or not. It is left as it was found.
         images: a tensor (N, 3, H, W); a torch Dataset of images (3, H, W) or (image, label); or an iterable of batches
             (n, 3, H, W) or (batch, labels). All of one size. Its ``files``, ``classes`` and ``labels``, if it has them,
             go into the result. An image whose ``__getitem__`` raises UnreadableImage is skipped, named and counted.
@@ -65,7 +65,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     DeconvnetError, naming layer and image, where an activation is NaN or infinite, and where another process has the
     checkpoint or the file.
     """
-    blank = blank_scan(images, k, per_image, shard, provenance)
+    net, blank = uncompiled(net), blank_scan(images, k, per_image, shard, provenance)
     wanted = [layers] if isinstance(layers, str) else layers
     _check_files(checkpoint, out)
     with nullcontext() if out is None else sole_writer(Path(out)), placed(net, device) as place:

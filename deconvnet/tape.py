@@ -4,6 +4,8 @@ Calls are recorded, not modules: it does not matter whether a ReLU is a module, 
 five times. Values are numbered as they are made; 0 is the images.
 """
 
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -105,6 +107,7 @@ def record_as_far_as(net: nn.Module, images: Tensor, *layers: str) -> Tape:
 
     The tape cannot know of later calls: of a module that is called twice, ``relu`` would be taken for ``relu#1``.
     """
+    net = uncompiled(net)
     with torch.inference_mode(False), torch.no_grad():  # in inference mode nobody counts what is written in place
         images = images.detach().clone()  # networks may begin with a call in place
         recorder = _Recorder(net, images, layers)
@@ -160,11 +163,28 @@ def watch(net: nn.Module, callback: Callable[[str, Tensor], None], path: list[st
 
     handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
     try:
-        yield
+        with _as_written():
+            yield
     finally:
         for handle in handles:
             handle.remove()
         path.clear()
+
+
+def uncompiled(net: nn.Module) -> nn.Module:
+    """The network that ``torch.compile`` was given, which computes the same call by call; any other as it is."""
+    return getattr(net, "_orig_mod", net)
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """While open, what ``torch.compile`` was given runs as it was written: of compiled code no call is to be seen."""
+    if "torch._dynamo" not in sys.modules:  # which takes a second to import, and is there where anything was compiled
+        yield
+        return
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")  # as ours are
+        yield
 
 
 def count_calls(names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
