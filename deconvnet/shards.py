@@ -7,6 +7,7 @@ folder of images. Everything else is passed over. Nothing is unpacked or execute
 """
 
 import json
+import os
 import re
 import stat
 import tarfile
@@ -122,6 +123,7 @@ class Shards:
 
     def __init__(self, paths: Sequence[Path], endings: Sequence[str]) -> None:
         self.paths = list(paths)
+        self._listed = [_size_and_time(path) for path in self.paths]
         self.files: list[str] = []
         self.ignored = 0
         self.sizes, self._shards, self._offsets = array("q"), array("q"), array("q")  # 24 bytes an image
@@ -132,19 +134,25 @@ class Shards:
         self.classes, self.labels = _numbered(said if any(name is not None for name in said) else folders)
 
     def read(self, index: int, limit: int) -> bytes:
-        """The bytes of an image, of which there may be ``limit``. Raises UnreadableImage, with its name and why."""
+        """The bytes of an image, of which there may be ``limit``. Raises UnreadableImage, with its name and why.
+
+        It does so too where its tar file is no longer as large as when it was listed, or was written to since.
+        """
         name, size = self.files[index], self.sizes[index]
         if size < 0:
             raise UnreadableImage(name, "a link, a device or a sparse member, not a file")
         if size > limit:
             raise UnreadableImage(name, f"too large: {size:,} bytes, and the limit is {limit:,}")
         try:
-            with self.paths[self._shards[index]].open("rb") as file:
-                content = _piece(file, self._offsets[index], size)
+            path, then = self.paths[self._shards[index]], self._listed[self._shards[index]]
+            with path.open("rb") as file:
+                content, now = _piece(file, self._offsets[index], size), os.fstat(file.fileno())
         except OSError as error:
             raise UnreadableImage(name, f"its tar file cannot be read: {error.strerror or error}") from error
-        if len(content) < size:
+        if now.st_size < then[0]:
             raise UnreadableImage(name, "its tar file has become shorter since it was listed")
+        if (now.st_size, now.st_mtime_ns) != then:
+            raise UnreadableImage(name, "its tar file was written to since it was listed")
         return content
 
     def _list(self, endings: tuple[str, ...]) -> tuple[list[Class], list[Class]]:
@@ -152,7 +160,7 @@ class Shards:
         said: list[Class] = []
         folders: list[Class] = []
         same: dict[Class, Class] = {None: None}  # one object for each class, however many images have it
-        total = sum(_size(path) for path in self.paths)
+        total = sum(size for size, _ in self._listed)
         with tqdm(total=total, unit="B", unit_scale=True, desc="listing shards", delay=PATIENCE) as bar:
             for number, (path, shard) in enumerate(zip(self.paths, _names(self.paths), strict=True)):
                 images, ignored = _contents(path, endings, bar)
@@ -287,7 +295,7 @@ def _members(path: Path, bar: tqdm) -> Iterator[tarfile.TarInfo]:
 
     Raises UsageError, naming the file, where it is compressed, damaged, cut off or none.
     """
-    size = _size(path)
+    size, _ = _size_and_time(path)
     with path.open("rb") as raw:
         _check_plain(path, _piece(raw, 0, 6))
         raw.seek(0)
@@ -319,13 +327,13 @@ def _damaged(path: Path, place: int, reason: str) -> UsageError:
                       "leave it out")
 
 
-def _size(path: Path) -> int:
-    """The bytes of a regular file. Raises UsageError where it is none, or not to be had."""
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """The bytes of a regular file, and when it was last written to, in ns. UsageError where it is none, or closed."""
     try:
         info = path.stat()
         if stat.S_ISREG(info.st_mode):  # asked before opening, because opening a FIFO waits for its other end
             path.open("rb").close()
-            return info.st_size
+            return info.st_size, info.st_mtime_ns
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     raise UsageError(f"{path} is not a regular file")

@@ -414,6 +414,14 @@ def test_the_manifest_changes_with_a_name_a_size_or_a_file(tmp_path):
     assert len(seen) == 4
 
 
+def test_a_copy_of_a_folder_is_the_same_set(tmp_path):
+    """Whose files have times of their own."""
+    one = ImageFolder(folder(tmp_path / "one", "a.png"), Preprocess(8, 8))
+    other = ImageFolder(folder(tmp_path / "other", "a.png"), Preprocess(8, 8))
+    os.utime(tmp_path / "other/a.png", (0, 0))
+    assert one.manifest == other.manifest and np.array_equal(one.image(0), other.image(0))
+
+
 def test_a_loader_with_workers_reads_a_folder(tmp_path):
     folder(tmp_path, *(f"{n}.png" for n in range(4)))
     data = ImageFolder(tmp_path, Preprocess(8, 8))

@@ -189,6 +189,15 @@ def larger(path: Path) -> None:
     Image.new("RGB", (90, 90), "red").save(path)
 
 
+def as_large(path: Path) -> None:
+    """Another picture in as many bytes."""
+    then = path.stat()
+    other = path.with_name("07.png").read_bytes()
+    path.write_bytes(other[:then.st_size].ljust(then.st_size, b"\0"))  # what follows a PNG is passed over
+    assert path.stat().st_size == then.st_size
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns + 1))  # however coarse this disk's clock is
+
+
 def folder_instead(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -215,7 +224,7 @@ FAULTS = {"removed": (Path.unlink, "no such file"), "emptied": (lambda path: pat
           "another image": (larger, "changed since it was listed"), "a folder": (folder_instead, "folder|changed"),
           "a pipe": (pipe_instead, "not a regular file|changed"), "a loop": (link_to_itself, "too many levels"),
           "text": (lambda path: path.write_text("<html>"), "changed|not an image"),
-          "permission": (refuse, "permission")}
+          "permission": (refuse, "permission"), "another image as large": (as_large, "written to, though it has")}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
