@@ -32,7 +32,7 @@ class Pixels(Dataset):
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.inputs(torch.from_numpy(np.array(self.image(index)))[None])[0], self.labels[index]
+        return self.inputs(torch.from_numpy(np.array(self.image(index)))[None])[0].contiguous(), self.labels[index]
 
 
 class Batch(NamedTuple):
