@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from .errors import DeconvnetError
@@ -66,6 +66,12 @@ def _flush_names(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hex; it is read piece by piece."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def made_folder(path: Path) -> Path:

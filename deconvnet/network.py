@@ -1,8 +1,6 @@
 """Networks by name, with their weights, their classes and their preprocessing."""
 
-import hashlib
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,17 +8,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .errors import DeconvnetError, UsageError
 from .images import Preprocess, usual_resize
-from .importing import is_onnx, load_onnx
+from .importing import card, is_onnx, load_onnx
 from .importing.builders import build_own
-from .importing.card import build_written, is_card, load_card, read_trained
+from .importing.card import read_with_card
+from .importing.channels import turn_channels
+from .importing.description import build_written, is_description, load_description, read_trained
 from .importing.downloads import fetch, weights_by_name
-from .importing.weights import ENDINGS, Trained, as_wrapped, misfits, read_weights
+from .importing.weights import ENDINGS, Trained, as_wrapped, misfits
 from .models import MODELS
-from .tape import record
 
 _SHIPPED = Path(importlib.import_module("deconvnet.models").__file__ or "").parent / "weights"
 _SIZES = {"alexnet": 227, "alexnet_dense": 227, "torchvision:inception_v3": 299}  # pixels; 224 for everything else
@@ -47,7 +46,8 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
             as ``package.module:function`` or ``file.py:function``, where the function takes nothing and gives an
             ``nn.Module`` (that code is run). Attributes ``classes`` and ``preprocess`` that it sets are kept. Or an
             ONNX file, ``net.onnx``, which brings its weights; ``net.yaml`` beside it says how images are made for it.
-            Or a ``.yaml`` that says what network it is, or lists its layers, and names its weights; see ``card.Card``.
+            Or a ``.yaml`` that says what network it is, or lists its layers, and names its weights, with the keys of
+            ``Description``.
         weights: the name of what ships: ``demo`` of zfnet and alexnet_dense, ``epoch-01`` … ``epoch-64`` on
             the way to zfnet's (convolutions only); of what torchvision offers for its own, such as ``DEFAULT``, which
             is fetched. Or a ``.safetensors`` or ``.npz`` file or a ``.pt`` or ``.pth`` state dict, read without running
@@ -61,11 +61,12 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
     own attributes, DeconvnetError for weights that do not fit, naming every tensor that is missing, left over,
     misshapen, of another kind or not finite.
     """
-    net, trained = _written(Path(name), weights) if is_card(name) else _named(name, weights)
-    if weights is not None and is_card(weights):
+    net, trained = _written(Path(name), weights) if is_description(name) else _named(name, weights)
+    if weights is not None and is_description(weights):
         _check_said_once(net, trained, weights)
     if trained.reversed:
-        _turn_channels(net, trained)
+        size = trained.preprocess.size if trained.preprocess else native_size("")
+        turn_channels(net, (size, size), trained.where)
     size = native_size(name)
     default = Preprocess(size, usual_resize(size))
     _set_default(net, "layers", [path for path, module in net.named_modules() if path and not any(module.children())])
@@ -78,18 +79,18 @@ def load_model(name: str, weights: str | Path | None = None) -> Network:
 
 def brings_weights(name: str) -> bool:
     """Whether a model's name is that of a file which brings everything, and of which nothing is run."""
-    return is_onnx(name) or is_card(name)
+    return is_onnx(name) or is_description(name)
 
 
 def _written(path: Path, weights: str | Path | None) -> tuple[nn.Module, Trained]:
     """The network that a YAML describes, and what is said of it."""
-    card = load_card(path)
-    if card.network is None and card.layers is None:
+    said = load_description(path)
+    if said.network is None and said.layers is None:
         raise UsageError(f"{path}: says no network: or layers:, so it goes with --weights, beside a --model")
-    trained = read_trained(path, card, native_size(card.network or ""), weights)
-    if card.layers is not None:
-        return build_written(path, card, trained), trained
-    return _build_with(str(card.network), trained), trained
+    trained = read_trained(path, said, native_size(said.network or ""), weights)
+    if said.layers is not None:
+        return build_written(path, said, trained), trained
+    return _build_with(str(said.network), trained), trained
 
 
 def _named(name: str, weights: str | Path | None) -> tuple[nn.Module, Trained]:
@@ -156,38 +157,6 @@ def _from_torchvision(name: str) -> nn.Module:
     return models.get_model(name, weights=None, **extra)
 
 
-def _turn_channels(net: nn.Module, trained: Trained) -> None:
-    """Turn a network for blue, green, red into the same one for red, green, blue.
-
-    Its first filters are turned, not the images, so that filters and projections show in true colours everywhere.
-    """
-    size = trained.preprocess.size if trained.preprocess else native_size("")
-    modules, tape = dict(net.eval().named_modules()), record(net, torch.zeros(1, 3, size, size))
-    first = [call for call in tape.calls if 0 in call.inputs]
-    convs = [modules[call.module] for call in first if call.name == "conv2d"]
-    if len(convs) < len(first) or not all(isinstance(conv, nn.Conv2d) and conv.in_channels == 3 and conv.groups == 1
-                                          for conv in convs):
-        raise DeconvnetError(f"{trained.where} is for BGR, and only a network whose images go straight into "
-                             "convolutions can be turned to RGB")
-    for conv in {id(conv): conv for conv in convs}.values():
-        weight = cast(Tensor, conv.weight)
-        weight.data = weight.data.flip(1)
-
-
-def _preprocess(card: Mapping[str, Any], picture: Tensor | None) -> Preprocess | None:
-    if "preprocess" not in card:
-        return None
-    try:
-        values = dict(card["preprocess"])
-        expected = values.pop("mean_picture_sha256", None)
-        found = Preprocess(**values, mean_picture=None if picture is None else picture.float().numpy())
-    except (TypeError, ValueError, AttributeError) as error:
-        raise DeconvnetError(f"The card beside the weights has a preprocess that cannot be read: {error}") from error
-    if expected not in (None, found.settings().get("mean_picture_sha256")):
-        raise DeconvnetError("The mean picture that the card beside the weights speaks of is not in their file.")
-    return found
-
-
 def _check_said_once(net: nn.Module, trained: Trained, yaml: str | Path) -> None:
     """Raises UsageError where a YAML of weights says something else than the network itself."""
     for name, said in (("classes", trained.classes), ("preprocess", trained.preprocess)):
@@ -225,21 +194,17 @@ def _trained(name: str, weights: str | Path | None) -> Trained | None:
     """The weights that ``load_model`` would take for a network by this name, unless it starts with its own."""
     if weights is None:
         return None
-    if is_card(weights):
-        card = load_card(Path(weights))
-        if card.network or card.layers:
+    if is_description(weights):
+        said = load_description(Path(weights))
+        if said.network or said.layers:
             raise UsageError(f"{weights} says what network it is: give it with --model, without --weights")
-        found = read_trained(Path(weights), card, native_size(name))
-        return found if card.says_images else replace(found, preprocess=None, reversed=False)
+        found = read_trained(Path(weights), said, native_size(name))
+        return found if said.says_images else replace(found, preprocess=None, reversed=False)
     if str(weights) in offered(name) and not Path(weights).is_file():
         return fetch(name.removeprefix("torchvision:"), str(weights))
     file = _weights_file(name, weights)
     assert file is not None
-    said = _read_card(file)
-    state = _in_floats(read_weights(file))
-    picture = state.pop(MEAN_PICTURE, None)
-    return Trained(state, str(file), said.get("classes", []), _preprocess(said, picture), False,
-                   said.get("arguments", {}))
+    return read_with_card(file)
 
 
 def _weights_file(name: str, weights: str | Path | None) -> Path | None:
@@ -259,34 +224,5 @@ def _weights_file(name: str, weights: str | Path | None) -> Path | None:
 
 def read_card(name: str, weights: str | Path | None) -> dict[str, Any]:
     """What the ``.json`` beside the weights that ``load_model`` would take says; nothing if there is none."""
-    file = None if weights is not None and is_card(weights) else _weights_file(name, weights)
-    return _read_card(file) if file else {}
-
-
-def _read_card(file: Path) -> dict[str, Any]:
-    """What is said beside a weights file, in the ``.json`` of the same name; nothing if there is none."""
-    beside = file.with_suffix(".json")
-    if not beside.is_file():
-        return {}
-    try:
-        card = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DeconvnetError(f"{beside} is not JSON: {error}") from error
-    if not isinstance(card, dict):
-        raise DeconvnetError(f"{beside} must hold a JSON object.")
-    expected = card.get("sha256")
-    if expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-        raise DeconvnetError(f"{file} is damaged: its SHA-256 is not the one in {beside.name}. Fetch it again.")
-    return card
-
-
-MEAN_PICTURE = "preprocess.mean_picture"  # beside the weights in their file, where training subtracted one
-
-
-def _in_floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a byte each times the scale of their unit, which lies beside them as ``NAME_scale``."""
-    bytewise = [name for name, value in state.items() if value.dtype == torch.int8 and f"{name}_scale" in state]
-    floats = {name: state[name].float() * state[f"{name}_scale"].view(-1, *[1] * (state[name].ndim - 1))
-              for name in bytewise}
-    scales = {f"{name}_scale" for name in bytewise}
-    return {name: floats.get(name, value) for name, value in state.items() if name not in scales}
+    file = None if weights is not None and is_description(weights) else _weights_file(name, weights)
+    return card.read_card(file) if file else {}

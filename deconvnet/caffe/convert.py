@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from ..errors import DeconvnetError, UsageError, brief
 from ..files import writable_folder, write_whole
-from ..importing.card import Card
+from ..importing.description import Description
 from ..importing.layered import build_layers
 from .opencv import OpenCV
 from .prototxt import read_prototxt
@@ -66,10 +66,10 @@ def _refuse_others(contents: Mapping[Path, bytes]) -> None:
 
 def _compare(opencv: OpenCV, made: Translation) -> str:
     """How far the network is from OpenCV's, which must be next to nothing."""
-    card = Card.model_validate({**made.images(), "layers": made.layers})
-    assert card.layers is not None
+    said = Description.model_validate({**made.images(), "layers": made.layers})
+    assert said.layers is not None
     try:
-        ours = build_layers(card.layers, made.state, made.size)
+        ours = build_layers(said.layers, made.state, made.size)
     except DeconvnetError as error:
         raise DeconvnetError(f"{made.path}: {error}") from error
     images = torch.randn(2, 3, made.size, made.size, generator=torch.Generator().manual_seed(0)) * 60

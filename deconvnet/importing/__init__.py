@@ -1,8 +1,10 @@
 """Networks and weights from elsewhere, as modules that can be recorded.
 
-ONNX files: ``onnx_file`` reads and refuses, ``operations`` makes a module of each node, ``graph`` runs them, ``beside``
-reads what stands in the YAML next to the file. A network written in YAML: ``card``, and ``layered`` where it lists the
-layers. Weights: ``weights`` reads files, ``downloads`` fetches torchvision's. ``builders`` runs code of one's own.
+ONNX files: ``onnx_file`` reads and refuses, ``graph`` is what it gives, ``operations`` makes a module of each node,
+``graph_network`` runs them, ``beside`` reads what stands in the YAML next to the file. A network written in YAML:
+``description``, and ``layered`` where it lists the layers. Weights: ``weights`` reads files of every kind, ``card`` the
+JSON beside our own, ``downloads`` fetches torchvision's. ``channels`` turns what was trained on blue, green, red, and
+``builders`` runs code of one's own.
 """
 
 from pathlib import Path
@@ -11,9 +13,11 @@ from torch import nn
 
 from ..errors import DeconvnetError, UsageError
 from .beside import path_beside, read_beside, read_classes
+from .channels import turn_channels
 from .graph_network import GraphNetwork
 from .onnx_file import read
 from .operations import OPERATIONS
+from .weights import check_sha256
 
 
 def is_onnx(name: str) -> bool:
@@ -29,13 +33,10 @@ def load_onnx(file: Path) -> nn.Module:
     """
     beside = read_beside(file)
     graph = read(file, OPERATIONS)
-    if beside.sha256 not in (None, graph.sha256):
-        raise DeconvnetError(f"{file} is damaged, or another: its SHA-256 is not the one in {path_beside(file).name}.")
+    check_sha256(file, beside.sha256, path_beside(file))
     try:
         size = beside.size or 224
         net = GraphNetwork(graph, (size, size))
-        if beside.reversed() and net.channels == 3:
-            net.reverse_channels()
     except DeconvnetError as error:
         raise DeconvnetError(f"{file}: {error}") from error
     classes = read_classes(file, beside)
@@ -47,6 +48,8 @@ def load_onnx(file: Path) -> nn.Module:
     if net.size[0] != net.size[1]:
         raise UsageError(f"{file} takes images of {net.size[0]}×{net.size[1]} pixels (height × width); only squares "
                          "are made")
+    if beside.reversed() and net.channels == 3:
+        turn_channels(net, net.size, str(file))
     if beside.size not in (None, net.size[0]):
         raise UsageError(f"{path_beside(file)}: size: {beside.size}, and {file} takes images of "
                          f"{net.size[0]}×{net.size[1]} pixels: leave size out")

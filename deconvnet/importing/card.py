@@ -1,123 +1,73 @@
-"""What stands in the YAML of weights or of a whole network: names, preprocessing, classes; data, never code."""
+"""Weights as this project writes them: a file of tensors, and beside it a card, a JSON that says what they are.
 
-from hashlib import sha256
+A card may have the keys ``classes``, ``preprocess`` (those of ``Preprocess``), ``arguments`` (with which the network is
+built) and ``sha256``; what else stands there, such as data, licence and accuracy, is for people.
+"""
+
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+import torch
+from torch import Tensor
 
-from ..config import load
-from ..errors import DeconvnetError, UsageError
-from ..models import MODELS
-from .beside import Beside, read_classes
-from .downloads import weights_by_name
-from .graph_network import GraphNetwork
-from .layered import Layer, build_layers
-from .weights import WRAPPER, Trained, read_weights, rename
+from ..errors import DeconvnetError
+from ..images import Preprocess
+from .weights import Trained, check_sha256, read_weights
 
-# the keys that say how images are made
-_IMAGES = {"preset", "channels", "scale", "mean", "std", "size", "resize", "stretch"}
+MEAN_PICTURE = "preprocess.mean_picture"  # among the tensors, where training subtracted one
 
 
-class Card(Beside):
-    """The keys: a network, or none where the YAML is given as weights; its weights; how images are made for it.
+def read_with_card(file: Path) -> Trained:
+    """The weights in a file, and what the card beside it says of them.
 
-    ``network`` is a name of ours or of torchvision, ``layers`` a list of layers. ``rename`` is as in
-    ``weights.rename``. ``weights`` and ``classes`` name files in the folder of the YAML, or of ``--weights``.
+    Raises what ``read_weights`` and ``read_card`` raise, and DeconvnetError where the card has a preprocessing that
+    cannot be read.
     """
-
-    network: Annotated[str | None, Field(description="zfnet and so on, or torchvision:NAME")] = None
-    layers: Annotated[tuple[Layer, ...] | None, Field(min_length=1, description="the network, layer by layer")] = None
-    weights: Annotated[str | None, Field(description=".safetensors, .npz, .pt or .pth, in the same folder")] = None
-    rename: Annotated[dict[str, str | None], Field(default_factory=dict, description="their names: ours")]
-    layout: Annotated[Literal["torch", "keras"], Field(description="the order of the axes of filters")] = "torch"
-
-    @field_validator("weights")
-    @classmethod
-    def _in_the_folder(cls, value: str | None) -> str | None:
-        if value is not None and Path(value).name != value:
-            raise ValueError("must be the name of a file in the same folder; --weights may lie elsewhere")
-        return value
-
-    @field_validator("network")
-    @classmethod
-    def _no_code(cls, value: str | None) -> str | None:
-        if value is not None and value not in MODELS and not value.startswith("torchvision:"):
-            raise ValueError(f"must be {', '.join(MODELS)} or torchvision:NAME; code of one's own is named on the "
-                             "command line alone: --model file.py:function --weights this.yaml")
-        return value
-
-    @model_validator(mode="after")
-    def _one_network(self) -> "Card":
-        if self.network and self.layers:
-            raise ValueError("network and layers: say one of them")
-        if self.layout == "keras" and not self.layers:
-            raise ValueError("layout: keras goes with layers alone")
-        return self
-
-    @property
-    def says_images(self) -> bool:
-        """Whether it says how images are made."""
-        return bool(_IMAGES & self.model_fields_set)
+    card = read_card(file)
+    state = in_floats(read_weights(file))
+    picture = state.pop(MEAN_PICTURE, None)
+    return Trained(state, str(file), card.get("classes", []), _preprocess(card, picture),
+                   arguments=card.get("arguments", {}))
 
 
-def is_card(path: str | Path) -> bool:
-    """Whether a file is such a YAML, by its name."""
-    return Path(path).suffix.lower() in (".yaml", ".yml")
+def read_card(file: Path) -> dict[str, Any]:
+    """What is said beside a weights file, in the ``.json`` of the same name; nothing if there is none.
 
-
-def load_card(path: Path) -> Card:
-    """The YAML, checked. Raises UsageError, naming the file and every wrong key."""
-    return load(path, Card)
-
-
-def read_trained(path: Path, card: Card, size: int, weights: str | Path | None = None) -> Trained:
-    """The weights that a card speaks of, renamed, and what it says of them. ``size`` is of images if it says none.
-
-    Raises UsageError where they are not there, and DeconvnetError, naming the file, where they are not as it says.
+    Raises DeconvnetError where that is no JSON object, and where the SHA-256 that it says is not the file's.
     """
-    if weights is None and card.weights is None:
-        raise UsageError(f"{path}: weights: name their file, or give it with --weights")
-    file = path.with_name(str(card.weights)) if weights is None else Path(weights)
-    if not file.is_file():
-        raise UsageError(f"There is no weights file {file}." + ("" if weights else f" {path} names it.")
-                         + _by_name(card, file.name))
-    if card.sha256 is not None and sha256(file.read_bytes()).hexdigest() != card.sha256.lower():
-        raise DeconvnetError(f"{file} is damaged, or another: its SHA-256 is not the one in {path}.")
-    weights_there = read_weights(file)
+    beside = file.with_suffix(".json")
+    if not beside.is_file():
+        return {}
     try:
-        state = rename(weights_there, {theirs.removeprefix(WRAPPER): ours for theirs, ours in card.rename.items()})
-        preprocess = card.preprocess(card.size or size, len(card.mean or (0, 0, 0)))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return Trained(state, str(file), _classes(path, file, card), preprocess, card.reversed())
+        card = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DeconvnetError(f"{beside} is not JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise DeconvnetError(f"{beside} must hold a JSON object.")
+    check_sha256(file, card.get("sha256"), beside)
+    return card
 
 
-def _by_name(card: Card, name: str) -> str:
-    """What to do where the name of torchvision's weights stands for a file, as a sentence; else nothing."""
-    source, _, model = (card.network or "").rpartition(":")
-    if source != "torchvision" or name not in weights_by_name(model):
-        return ""
-    return (f" torchvision's own weights are no file, and come with all that a YAML would say: --model {card.network} "
-            f"--weights {name}, without the YAML.")
-
-
-def build_written(path: Path, card: Card, trained: Trained) -> GraphNetwork:
-    """The network that a card lists layer by layer, with its weights. Raises DeconvnetError, naming both files."""
-    assert card.layers is not None and trained.preprocess is not None
+def _preprocess(card: Mapping[str, Any], picture: Tensor | None) -> Preprocess | None:
+    if "preprocess" not in card:
+        return None
     try:
-        net = build_layers(card.layers, trained.state, trained.preprocess.size, card.layout == "keras",
-                           trained.preprocess.channels)
-    except DeconvnetError as error:
-        raise DeconvnetError(f"{path}, with {trained.where}: {error}") from error
-    if trained.classes and len(trained.classes) != net.outputs:
-        raise UsageError(f"{path}: classes: {len(trained.classes)} names for a network with {net.outputs} outputs")
-    return net
+        values = dict(card["preprocess"])
+        expected = values.pop("mean_picture_sha256", None)
+        found = Preprocess(**values, mean_picture=None if picture is None else picture.float().numpy())
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DeconvnetError(f"The card beside the weights has a preprocess that cannot be read: {error}") from error
+    if expected not in (None, found.settings().get("mean_picture_sha256")):
+        raise DeconvnetError("The mean picture that the card beside the weights speaks of is not in their file.")
+    return found
 
 
-def _classes(path: Path, file: Path, card: Card) -> list[str]:
-    """The names of the classes; a list beside the weights will do. ImageNet's own numbers are taken off."""
-    inside = isinstance(card.classes, str) and not path.with_name(card.classes).is_file()
-    beside = file if inside and file.with_name(str(card.classes)).is_file() else path
-    return read_classes(beside, card)
-
+def in_floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a byte each times the scale of their unit, which lies beside them as ``NAME_scale``."""
+    bytewise = [name for name, value in state.items() if value.dtype == torch.int8 and f"{name}_scale" in state]
+    floats = {name: state[name].float() * state[f"{name}_scale"].view(-1, *[1] * (state[name].ndim - 1))
+              for name in bytewise}
+    scales = {f"{name}_scale" for name in bytewise}
+    return {name: floats.get(name, value) for name, value in state.items() if name not in scales}

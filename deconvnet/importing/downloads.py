@@ -1,6 +1,5 @@
 """Weights that torchvision offers by name: fetched once over https, checked, and read without running code."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import DeconvnetError, UsageError
+from ..files import sha256_of
 from ..images import Preprocess
 from .weights import Trained
 
@@ -68,8 +68,7 @@ def _expected(file: Path) -> str | None:
 
 
 def _check(file: Path) -> None:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not digest.startswith(_expected(file) or "no"):
+    if not sha256_of(file).startswith(_expected(file) or "no"):
         raise DeconvnetError(f"{file} is damaged: its SHA-256 does not begin as its name says. Delete it, and it is "
                              "fetched again.")
 

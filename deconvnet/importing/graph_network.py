@@ -69,19 +69,6 @@ class GraphNetwork(nn.Module):
                 del values[name]
         return values[self._output]
 
-    def reverse_channels(self) -> None:
-        """Turn a network for blue, green, red into the same one for red, green, blue.
-
-        Its first filters are turned, not the images, so that filters and projections show in true colours everywhere.
-        Raises DeconvnetError where the images do not go straight into convolutions.
-        """
-        first = [getattr(self, step.module) for step in self._steps if self._image in step.inputs]
-        if self.channels != 3 or not all(isinstance(module, nn.Conv2d) and module.groups == 1 for module in first):
-            raise DeconvnetError("only a network that begins with a convolution of three channels can be turned from "
-                                 "BGR to RGB")
-        for conv in first:
-            conv.weight.data = conv.weight.data.flip(1)
-
     def _build(self, graph: Graph) -> Iterator[_Step]:
         """A module for each node, but for those that only compute constants: these are computed now."""
         constants = dict(graph.constants)

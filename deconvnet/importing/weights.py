@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import DeconvnetError, UsageError
+from ..files import sha256_of
 from ..images import Preprocess
 
 MOST_UNPACKED = 100  # times its own size that an archive may take unpacked; pruned weights take 7 times
@@ -137,6 +138,12 @@ def _shares_memory(value: Tensor) -> bool:
     """Whether elements of a tensor are one number in memory; in a few bytes it may then seem of any size."""
     repeated = any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True))
     return repeated or value.numel() * value.element_size() > value.untyped_storage().nbytes()
+
+
+def check_sha256(file: Path, expected: str | None, said: Path) -> None:
+    """Raises DeconvnetError where a file's SHA-256 is not the expected one, which stands in the file ``said``."""
+    if expected and sha256_of(file) != str(expected).lower():
+        raise DeconvnetError(f"{file} is damaged, or another: its SHA-256 is not the one in {said}. Fetch it again.")
 
 
 # ---- names ----

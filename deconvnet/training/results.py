@@ -11,7 +11,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ..files import write_whole
-from ..network import MEAN_PICTURE
+from ..importing.card import MEAN_PICTURE
 from ..processes import Here
 from ..provenance import versions
 from .build import fold

@@ -319,6 +319,13 @@ def test_an_old_softmax_is_what_is_named_where_none_can_be_projected_from(tmp_pa
     assert "softmax in chances" in describe(net, (8, 8))[-1].obstacle
 
 
+def test_a_first_convolution_whose_padding_differs_from_side_to_side_is_turned(tmp_path):
+    made = edited(set_attribute(0, "pads", [0, 1, 2, 0]))
+    net, raw = beside(tmp_path, "channels: BGR", made), RANDOM.normal(size=(1, 3, 12, 12)).astype("f")
+    ((theirs,),) = elsewhere(made, [raw])
+    assert difference(net(torch.from_numpy(raw[:, ::-1].copy())).detach(), theirs) < 1e-4
+
+
 def test_projections_of_a_network_for_bgr_are_in_rgb(tmp_path):
     """A unit that sees blue is blue in its projection and in its filter."""
     blue = np.zeros((1, 3, 1, 1), "f")
@@ -350,7 +357,7 @@ def test_a_yaml_that_is_wrong(tmp_path, text, error, words):
 
 
 def test_what_cannot_be_turned_to_rgb(tmp_path):
-    with pytest.raises(DeconvnetError, match=r"net\.onnx: only a network that begins with a convolution"):
+    with pytest.raises(DeconvnetError, match=r"net\.onnx is for BGR, and only a network whose images go straight"):
         beside(tmp_path, "preset: caffe", single("Relu"))
 
 

@@ -16,7 +16,7 @@ from deconvnet import training
 from deconvnet.cli import main
 from deconvnet.errors import DeconvnetError
 from deconvnet.images import Preprocess, open_images
-from deconvnet.network import MEAN_PICTURE
+from deconvnet.importing.card import MEAN_PICTURE
 from deconvnet.provenance import provenance, reopen
 from deconvnet.training import Stage, data
 from deconvnet.training.evaluate import evaluate
