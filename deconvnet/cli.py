@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from . import commands
+from .commands import COMMANDS
 from .errors import AnotherEnded, DeconvnetError, UsageError
 from .stopping import end_at_once, stoppable, tell_torchrun
 
@@ -73,9 +73,6 @@ def _run(typed: list[str]) -> int:
 
 # ---- parsing ----
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    name: getattr(commands, f"run_{name}") for name in
-    ("demo", "describe", "scan", "gallery", "train", "figure", "table", "compare", "atlas", "serve")}
 _POSITIONAL = {"describe": ["model"], "gallery": ["file"], "figure": ["number"], "table": ["number"],
                "compare": ["model1", "model2"], "atlas": ["file"], "serve": ["folder"]}
 _OWN_CONFIG = ("train", "figure", "table")  # whose --config is not a file of their options
@@ -100,7 +97,7 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 def _parse(words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
     """The command and its options. Defaults < --config file < command line."""
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    command = words[0] if words and words[0] in _COMMANDS else ""
+    command = words[0] if words and words[0] in COMMANDS else ""
     parser = _parser(command, _file_options(command, words) if command else {})
     if not words:
         parser.print_help()
@@ -110,7 +107,7 @@ def _parse(words: list[str]) -> tuple[Callable[..., None], dict[str, Any]]:
     except ArgumentError as error:
         raise UsageError(_explain(str(error), command)) from error
     options = vars(parsed[parsed.command])
-    return _COMMANDS[parsed.command], {p: options[p] for p in signature(_COMMANDS[parsed.command]).parameters}
+    return COMMANDS[parsed.command], {p: options[p] for p in signature(COMMANDS[parsed.command]).parameters}
 
 
 def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
@@ -118,7 +115,7 @@ def _parser(chosen: str, defaults: dict[str, Any]) -> _Parser:
     parser = _Parser(prog="deconvnet", version=version("deconvnet"), description=_ABOUT,
                      formatter_class=_HelpFormatter, exit_on_error=False, allow_abbrev=False)
     chooser = parser.add_subcommands(dest="command")
-    for name, command in _COMMANDS.items():
+    for name, command in COMMANDS.items():
         text = parse_docstring(command.__doc__ or "")
         helps = {p.arg_name: p.description or "" for p in text.params}
         sub = _Parser(description=f"{text.short_description}\n\n{text.long_description or ''}",
@@ -147,7 +144,7 @@ def _file_options(command: str, words: list[str]) -> dict[str, Any]:
 
     from .config import load
 
-    fields: Any = {p.name: (p.annotation, None) for p in signature(_COMMANDS[command]).parameters.values()}
+    fields: Any = {p.name: (p.annotation, None) for p in signature(COMMANDS[command]).parameters.values()}
     options = create_model(f"deconvnet {command}", __config__=ConfigDict(extra="forbid"), **fields)
     return load(words[words.index("--config") + 1], options).model_dump(exclude_unset=True)
 
@@ -155,7 +152,7 @@ def _file_options(command: str, words: list[str]) -> dict[str, Any]:
 def _explain(message: str, command: str) -> str:
     """A parser's message, with what comes nearest to a word that it does not know."""
     unknown = re.search(r"(?:unrecognized arguments:|invalid choice:) '?([\w-]+)", message)
-    known = [f"--{name}" for name in signature(_COMMANDS[command]).parameters] if command else list(_COMMANDS)
+    known = [f"--{name}" for name in signature(COMMANDS[command]).parameters] if command else list(COMMANDS)
     near = get_close_matches(unknown[1], known, n=1) if unknown else []
     if near and near[0][2:] in _POSITIONAL.get(command, []):
         near = [f"{near[0][2:].upper()} without {near[0]}"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deconvnet import commands, figures, tables
+from deconvnet import figures, tables
+from deconvnet.commands.paper import settings_from
 from deconvnet.config import load
 from deconvnet.errors import UsageError
 
@@ -30,5 +31,5 @@ def test_a_figure_that_is_none_is_refused() -> None:
 
 
 def test_another_network_does_not_keep_the_weights_of_the_default() -> None:
-    chosen = commands._settings(figures.settings("2"), None, {"model": "alexnet", "weights": None, "images": None})
+    chosen = settings_from(figures.settings("2"), None, {"model": "alexnet", "weights": None, "images": None})
     assert (chosen.model, chosen.weights) == ("alexnet", None)

@@ -1,0 +1,79 @@
+"""What several commands print, and the places where they write."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DeconvnetError, UsageError
+from ..files import sole_writer, writable_folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..network import Network
+
+
+def mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:
+    """The layers that can be projected from. An error, before any picture, if others are asked for or none is left."""
+    from ..describe import obstacles
+
+    blocked = obstacles(net, list(chosen), (net.preprocess.size,) * 2, net.preprocess.channels)
+    if blocked and (asked or len(blocked) == len(chosen)):
+        raise DeconvnetError(next(iter(blocked.values())))
+    for layer, obstacle in blocked.items():
+        print(f"{layer} is left out. {obstacle}")
+    return {layer: numbers for layer, numbers in chosen.items() if layer not in blocked}
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on the screen, the first two columns to the left."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table, markup=False)
+
+
+def print_written(caption: str, folder: Path, files: Sequence[Path]) -> None:
+    """What a figure or table shows, and where its files lie."""
+    print(caption)
+    print(f"In {folder}: {', '.join(file.name for file in files)}")
+
+
+def writable_file(path: str | Path) -> Path:
+    """The file's path, when it can be written. DeconvnetError or UsageError, before any work, where it cannot."""
+    file = Path(path)
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
+    writable_folder(file.parent)
+    return file
+
+
+@contextmanager
+def sole_folder(path: str | Path) -> Iterator[Path]:
+    """The folder, made if need be, while no other command writes in it. DeconvnetError where that cannot be."""
+    folder = writable_folder(path)
+    with alone(folder, os.environ.get("RANK", "0") == "0"):
+        yield folder
+
+
+def alone(path: Path, first: bool = True) -> AbstractContextManager[None]:
+    """While no other command writes a file or in a folder; of processes that write together the first sees to it."""
+    return sole_writer(path) if first else nullcontext()
+
+
+def names_in(text: str | None) -> list[str] | None:
+    """The names in a list with commas between; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
