@@ -1,8 +1,8 @@
 """What it costs to put together a scan that many processes shared, and how large its parts are.
 
 The parts are made up, with the sizes that they have for ZFNet with all its layers: nine activations of each unit, the
-sample, the sums of each class, and the names of all images. Each is written, read again and merged, one after the
-other, so that the disk need hold only one. Nothing is scanned.
+sample, and the sums of each class; the names of all images are in none, but in what they are read into. Each is
+written, read again and merged, one after the other, so that the disk need hold only two. Nothing is scanned.
 """
 
 import resource
@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,13 +19,22 @@ import torch
 from running import begin, conditions, run, write
 from tqdm import tqdm
 
-from deconvnet.scanned import LayerScan, Scan, read_scan
+from deconvnet.resume import Checkpoint
+from deconvnet.scanned import LayerScan, Scan
 
 UNITS = {"conv1": 96, "conv2": 256, "conv3": 384, "conv4": 384, "conv5": 256, "fc6": 4096, "fc7": 4096, "fc8": 1000}
 
 
-def part(rank: int, world: int, images: int, classes: int, units: dict[str, int]) -> Scan:
+def blank(images: int, classes: int) -> Scan:
+    """A scan that knows the names of its images, and has seen none."""
+    names = [f"n{number % classes:08d}/n{number % classes:08d}_{number}.JPEG" for number in range(images)]
+    return Scan({}, files=names, classes=[f"class {c}" for c in range(classes)],
+                labels=[number % classes for number in range(images)])
+
+
+def part(like: Scan, rank: int, world: int, units: dict[str, int]) -> Scan:
     """A made-up part of a scan: every image counted, and random activations of some of them."""
+    images, classes = len(like.files), len(like.classes)
     numbers = torch.arange(rank, images, world)
     generator = torch.Generator().manual_seed(rank)
     layers = {}
@@ -37,9 +47,7 @@ def part(rank: int, world: int, images: int, classes: int, units: dict[str, int]
         layer.class_counts = torch.full((classes,), len(numbers) // classes)
         layer.fired, layer.count = torch.full((count,), len(numbers)), len(numbers)
         layers[name] = layer
-    files = [f"n{number % classes:08d}/n{number % classes:08d}_{number}.JPEG" for number in range(images)]
-    labels = [number % classes for number in range(images)]
-    return Scan(layers, 9, 1, len(numbers), files, [f"class {c}" for c in range(classes)], labels, {}, [(rank, world)])
+    return replace(like, layers=layers, count=len(numbers), shards=[(rank, world)])
 
 
 def timed(work: Callable[..., Any], *arguments: object) -> tuple[float, Any]:
@@ -64,11 +72,12 @@ def benchmark(parts: int = 64, images: int = 1_281_167, classes: int = 1000, out
     times: dict[str, list[float]] = {"write": [], "read": [], "merge": []}
     whole, size = None, 0
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "part.safetensors"
+        file, like = Path(folder) / "part.safetensors", blank(images, classes)
         for rank in tqdm(range(parts), desc="parts"):
-            times["write"].append(timed(part(rank, parts, images, classes, units).save, file)[0])
+            made = part(like, rank, parts, units)
+            times["write"].append(timed(Checkpoint(file).finish, made)[0])
             size = file.stat().st_size
-            seconds, found = timed(read_scan, file)
+            seconds, found = timed(Checkpoint(file).through, replace(like, shards=made.shards))
             times["read"].append(seconds)
             if whole is not None:
                 seconds, found = timed(whole.merge, found)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 import deconvnet
 from deconvnet.cli import main
@@ -219,6 +220,19 @@ def test_what_was_not_foreseen_is_one_line_too(place, capsys, monkeypatch):
     assert scan() == 1
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error and "Traceback" not in error and "--debug" in error
+
+
+def test_a_scan_looks_through_the_weights_once(place, monkeypatch):
+    """Those of a large network are half a gigabyte."""
+    real, seen = nn.Module.state_dict, []
+
+    def noted(self, *args, prefix="", **options):
+        seen.extend([] if prefix else [self])
+        return real(self, *args, prefix=prefix, **options)
+
+    monkeypatch.setattr(nn.Module, "state_dict", noted)
+    assert scan() == 0
+    assert len(seen) == 1
 
 
 def test_a_scan_that_cannot_be_saved_keeps_its_state(place, capsys, monkeypatch):

@@ -25,7 +25,7 @@ from deconvnet.describe import fingerprint
 from deconvnet.errors import DeconvnetError
 from deconvnet.processes import Here
 from deconvnet.rows import EvenRows
-from deconvnet.scan import scan
+from deconvnet.scan import go_on, scan
 from deconvnet.scanned import LayerScan, Scan, encode
 from deconvnet.topk import Found
 
@@ -223,6 +223,8 @@ def test_a_part_is_put_to_the_others_only_when_it_is_whole_and_theirs(tmp_path) 
     assert encode(both) == encode(replace(scan(small_net(), data), files=[], labels=[], classes=[]))
     with pytest.raises(DeconvnetError, match=r"0-of-2.*another scan:\n  weights: a there, b here"):
         parts.together(blank, {**facts, "weights": "b"})
+    assert go_on(small_net(), None, blank, parts.store(0, facts), None, torch.device("cpu"), batch_size=4, workers=0,
+                 strict=True, progress=False).count == 4  # and no image is looked at any more
     parts.store(1, {**facts, "shard": [1, 2]})._save(part)  # a state on the way
     with pytest.raises(DeconvnetError, match=r"1-of-2\.safetensors is not there, or not whole"):
         parts.together(blank, facts)
