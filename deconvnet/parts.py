@@ -36,7 +36,7 @@ def scan_together(net: nn.Module, images: Any, out: Path, here: Here, *, provena
     ``scan`` raises, and DeconvnetError where the processes do not see the same folder or one of them has ended.
     """
     parts = Parts(out, here.world)
-    blank = blank_scan(images, k, per_image, (here.rank, here.world), provenance)
+    blank = blank_scan(images, k, per_image, (here.rank, here.world), provenance, weights)
     facts = fingerprint_of(weights, images, blank, here.device, layers=layers, batch_size=batch_size)
     parts.open(here, facts)
     store = parts.store(here.rank, facts, every)

@@ -46,7 +46,8 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
         layers: names as ``named_modules()`` gives them; by default every Conv2d and Linear.
         k: activations to keep of each unit.
         batch_size: images per forward pass; the last is filled up with zero images, which are not looked at.
-        workers: processes that read a Dataset; tensors and iterables are read in this one.
+        workers: processes that read a Dataset, and skip an image at which they crash, or hang for a minute. With 0 this
+            one does, and ends with it; tensors and iterables are always read here.
         per_image: positions of one image that may be kept; 1 is the paper's, the strongest of each image.
         device: where to compute; by default where the network is.
         shard: (rank, world): only images rank, rank + world, rank + 2·world …, as on one of several machines;
@@ -65,11 +66,13 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     DeconvnetError, naming layer and image, where an activation is NaN or infinite, and where another process has the
     checkpoint or the file.
     """
-    net, blank = uncompiled(net), blank_scan(images, k, per_image, shard, provenance)
+    net = uncompiled(net)
+    weights = "" if checkpoint is None and shard == (0, 1) else fingerprint(net)
+    blank = blank_scan(images, k, per_image, shard, provenance, weights)
     wanted = [layers] if isinstance(layers, str) else layers
     _check_files(checkpoint, out)
     with nullcontext() if out is None else sole_writer(Path(out)), placed(net, device) as place:
-        facts = {} if checkpoint is None else fingerprint_of(fingerprint(net), images, blank, place, layers=wanted,
+        facts = {} if checkpoint is None else fingerprint_of(weights, images, blank, place, layers=wanted,
                                                              batch_size=batch_size)
         store = Checkpoint(checkpoint, every, facts)
         with store.alone():
@@ -223,8 +226,10 @@ def _given(images: Any, name: str) -> Any:
 
 
 def blank_scan(images: Any, k: int, per_image: int, shard: tuple[int, int],
-               provenance: Mapping[str, Any] | None) -> Scan:
-    """A scan that has seen no image, with the names that the images bring along. Raises UsageError as ``scan`` does."""
+               provenance: Mapping[str, Any] | None, weights: str) -> Scan:
+    """A scan that has seen no image, with the names that the images bring along; of a part also with the ``weights``,
+    the fingerprint of the network. Raises UsageError as ``scan`` does.
+    """
     _check_least(k=(k, 1), per_image=(per_image, 1))
     if not 0 <= shard[0] < shard[1]:
         raise UsageError(f"shard is (rank, world) with rank from 0 to world − 1, not {shard}")
@@ -243,4 +248,5 @@ def blank_scan(images: Any, k: int, per_image: int, shard: tuple[int, int],
     for name, given in (("files", files), ("labels", labels)):
         if given and len(given) != (length(images) or len(given)):
             raise UsageError(f"The data set has {length(images)} images, but {len(given)} {name}")
-    return Scan({}, k, per_image, 0, files, classes, labels, {}, [(shard[0], shard[1])], facts)
+    return Scan({}, k, per_image, 0, files, classes, labels, {}, [(shard[0], shard[1])], facts,
+                weights if shard[1] > 1 else "")

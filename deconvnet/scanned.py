@@ -164,6 +164,8 @@ class Scan(Mapping[str, LayerScan]):
         unreadable: (name, reason) of the images that could not be read, by index.
         shards: the parts (rank, world) of the images that were gone through: image i is in part i mod world.
         provenance: what the caller said about network and images.
+        weights: of a part, the SHA-256 of the network's weights, so that parts of different networks are told apart
+            whatever the caller said; empty where all parts are together.
     """
 
     layers: dict[str, LayerScan]
@@ -176,6 +178,7 @@ class Scan(Mapping[str, LayerScan]):
     unreadable: dict[int, tuple[str, str]] = field(default_factory=dict)
     shards: list[tuple[int, int]] = field(default_factory=lambda: [(0, 1)])
     provenance: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
 
     def __getitem__(self, layer: str) -> LayerScan:
         if layer not in self.layers:
@@ -210,12 +213,12 @@ class Scan(Mapping[str, LayerScan]):
         layers = dict(self.layers or other.layers)
         for name in layers if self.layers and other.layers else ():
             layers[name] = self.layers[name].merge(other.layers[name])
-        shards = sorted(self.shards + other.shards)
+        shards, weights = sorted(self.shards + other.shards), self.weights
         if shards == [(rank, len(shards)) for rank in range(len(shards))]:
-            shards = [(0, 1)]
+            shards, weights = [(0, 1)], ""
         unreadable = dict(sorted((self.unreadable | other.unreadable).items()))
         return Scan(layers, self.k, self.per_image, self.count + other.count, self.files, self.classes, self.labels,
-                    unreadable, shards, self.provenance)
+                    unreadable, shards, self.provenance, weights)
 
     def save(self, path: str | Path) -> None:
         """Write the scan to a file, for ``read_scan``: beside it first, then in its place, so it is whole or not there.
@@ -230,7 +233,7 @@ class Scan(Mapping[str, LayerScan]):
         write_whole(path, encode(self))
 
     def _check_alike(self, other: "Scan") -> None:
-        keys = ["k", "per_image", "files", "classes", "labels", "provenance"]
+        keys = ["k", "per_image", "files", "classes", "labels", "provenance", "weights"]
         differ = [key for key in keys if getattr(self, key) != getattr(other, key)]
         if self.layers and other.layers and list(self.layers) != list(other.layers):
             differ.append("layers")
@@ -265,6 +268,8 @@ def encode(scan: Scan, **more: Any) -> bytes:
     tensors["lists"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     about = {"format": _FORMAT, "layers": list(scan.layers), "k": scan.k, "per_image": scan.per_image,
              "count": scan.count, "shards": scan.shards, "provenance": scan.provenance, **more}
+    if scan.weights:
+        about["weights"] = scan.weights
     return seal(tensors, about)
 
 
@@ -289,7 +294,8 @@ def decode(data: bytes, path: str | Path) -> tuple[Scan, dict[str, Any]]:
     unreadable = {number: (name, reason) for number, name, reason in lists["unreadable"]}
     return Scan({name: layer(name) for name in about["layers"]}, about["k"], about["per_image"], about["count"],
                 lists["files"], lists["classes"], lists["labels"], unreadable,
-                [(rank, world) for rank, world in about["shards"]], about["provenance"]), about
+                [(rank, world) for rank, world in about["shards"]], about["provenance"],
+                about.get("weights", "")), about
 
 
 def read_bytes(path: Path) -> bytes:

@@ -164,6 +164,20 @@ def test_merge_refuses_what_does_not_belong_together():
 # ---- what an activation is ----
 
 
+def test_merge_refuses_parts_of_two_networks_though_nothing_was_said_of_them(tmp_path):
+    net, other = small_net(), small_net()
+    with torch.no_grad():
+        other.conv2.bias[0] += 1
+    images = torch.randn(7, 3, 4, 4)
+    scan(net, images, shard=(0, 3), out=tmp_path / "part")
+    one, two = read_scan(tmp_path / "part"), scan(net, images, shard=(1, 3))
+    for part in (one, one.merge(two)):
+        with pytest.raises(UsageError, match="do not belong together: weights differ"):
+            part.merge(scan(other, images, shard=(2, 3)))
+    whole = one.merge(two).merge(scan(net, images, shard=(2, 3)))
+    assert contents(whole, tmp_path) == contents(scan(net, images, checkpoint=tmp_path / "state"), tmp_path)
+
+
 def test_a_convolution_and_its_relu_name_the_same_activations():
     images = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     for inplace in (True, False):
