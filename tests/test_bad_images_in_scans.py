@@ -1,16 +1,22 @@
 """Folders in which good pictures lie among bad ones, scanned: none can stop a scan, and none changes what it finds."""
 
+import faulthandler
+import os
 import random
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from bad_images import BMP, GIF, JPEG, PNG, PPM, PROGRESSIVE, TIFF, WEBP, write_bad
+from mortal import live
 from PIL import Image
+from test_cli import SOURCE
 from torch import nn
 
-from deconvnet import scan
+from deconvnet import images, read_scan, scan
+from deconvnet.cli import main
 from deconvnet.errors import UnreadableImage
 from deconvnet.images import ImageFolder, Preprocess, read_image
 
@@ -99,3 +105,25 @@ def test_none_of_five_thousand_changed_files_stops_a_scan(net, tmp_path):
     without = scan(net, folder_of(tmp_path))
     assert len(without.files) == top.count and not without.skipped
     assert all(found(top, layer) == found(without, layer) for layer in without)
+
+
+def test_a_command_outlives_a_decoder_that_crashes_though_nobody_asked_for_workers(tmp_path, monkeypatch):
+    def read(path, *settings):
+        if path.name == "b.png":
+            faulthandler.disable()
+            os.abort()
+        return read_image(path, *settings)
+
+    def act():
+        with warnings.catch_warnings(action="ignore"):  # that a process died
+            assert main(["scan", "--model", "mine.py:build", "--images", "photos", "--out", "top.safetensors"]) == 0
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SOURCE)
+    (tmp_path / "photos").mkdir()
+    write_good(tmp_path / "photos", "abcd")
+    monkeypatch.setattr(images, "read_image", read)
+    assert live(act) == 0
+    top = read_scan("top.safetensors")
+    assert top.count == 3 and top.skipped == [("b.png", "whatever decodes it dies of it (SIGABRT)")]

@@ -97,7 +97,7 @@ def _check(net: "Network", images: str) -> None:
 
 
 def run_scan(model: str, images: str, out: str, weights: str | None = None, layers: str | None = None, top: int = 9,
-             per_image: int = 1, batch_size: int = 32, workers: int = 0, device: str = "auto",
+             per_image: int = 1, batch_size: int = 32, workers: int = 1, device: str = "auto",
              strict: bool = False) -> None:
     """The strongest activations of every unit, over any number of images, in one pass and constant memory.
 
@@ -123,7 +123,8 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
         top: how many activations of each unit to keep; the paper shows 9.
         per_image: how many of them may come from one image; the paper's way is 1.
         batch_size: images that go through the network together; fewer take less memory.
-        workers: processes that decode images; 0 decodes between the batches.
+        workers: processes that decode images; one whose decoder crashes or hangs is skipped. 0 decodes in this process,
+            between the batches, and ends with such an image.
         device: cpu, cuda, or auto: cuda where there is one.
         strict: stop at the first image that cannot be read, instead of skipping and naming it.
     """
@@ -207,7 +208,7 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
 
 
 def _scan(model: str, images: str, file: Path, weights: str | None, layers: list[str] | None, here: "Here",
-          top: int = 9, per_image: int = 1, batch_size: int = 32, workers: int = 0, strict: bool = False) -> None:
+          top: int = 9, per_image: int = 1, batch_size: int = 32, workers: int = 1, strict: bool = False) -> None:
     """Scans into a file; the first process prints what there is to say."""
     from ..images import open_images
     from ..network import load_model
