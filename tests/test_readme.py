@@ -22,7 +22,7 @@ def test_the_python_runs(capsys):
 def test_every_command_is_understood(line):
     words = line.partition(" #")[0].split()[1:]
     command, options = cli._parse(words)
-    assert command is cli._COMMANDS[words[0]] and options
+    assert command is cli.COMMANDS[words[0]] and options
 
 
 def test_the_two_commands_need_nothing_but_python():

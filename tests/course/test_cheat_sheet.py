@@ -50,11 +50,11 @@ def test_every_command_is_understood(line):
     words = [word.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else word
              for word in line.partition(" #")[0].split()]  # as main does
     command, options = cli._parse(words[1:])
-    assert words[0] == "deconvnet" and command is cli._COMMANDS[words[1]] and options
+    assert words[0] == "deconvnet" and command is cli.COMMANDS[words[1]] and options
 
 
 def test_every_command_is_on_the_sheet():
-    assert {line.split()[1] for line in COMMANDS} == set(cli._COMMANDS)
+    assert {line.split()[1] for line in COMMANDS} == set(cli.COMMANDS)
 
 
 def test_the_constants_of_zfnet_are_those_of_the_network():
