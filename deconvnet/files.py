@@ -168,7 +168,7 @@ def _taken(place: Path, path: Path) -> int:
         try:
             number = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise DeconvnetError(f"{place} cannot be written: {error.strerror or error}") from error
+            raise DeconvnetError(f"{path} cannot be written: {error.strerror or error}") from error
         _held.add(number)
         try:
             _lock(number)
@@ -177,7 +177,7 @@ def _taken(place: Path, path: Path) -> int:
             if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise DeconvnetError(f"{path} is being written by {_holder(place)}: wait for it, or choose another "
                                      "--out") from error
-            raise DeconvnetError(f"{place} cannot be locked: {error.strerror or error}") from error
+            raise DeconvnetError(f"{path} cannot be locked: {error.strerror or error}") from error
         with suppress(OSError):
             if os.path.samestat(os.fstat(number), place.stat()):
                 return number

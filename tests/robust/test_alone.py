@@ -172,7 +172,7 @@ def test_where_there_are_no_locks_that_is_said(tmp_path, monkeypatch):
 
 
 def test_where_none_can_be_written_that_is_said(tmp_path):
-    with pytest.raises(DeconvnetError, match="lock cannot be written: No such file"), sole_writer(tmp_path / "a" / "b"):
+    with pytest.raises(DeconvnetError, match="a/b cannot be written: No such file"), sole_writer(tmp_path / "a" / "b"):
         pass
 
 
