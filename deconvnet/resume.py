@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .stopping import uninterrupted
 from .versions import versions
 
 EVERY = 20.0  # seconds between two states
-SHARE = 0.05  # of the time, at most, goes into saving: the state of a scan of a million images takes seconds
+SHARE = 0.05  # of the time, at most, goes into saving: with many units, classes, or on a slow disk that takes seconds
 
 
 class Checkpoint:
@@ -50,11 +50,9 @@ class Checkpoint:
         """Where the last state is, and the one before."""
         return [] if self.path is None else [self.path, self.path.with_name(f"{self.path.name}.previous")]
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """While this process is the only one with this file. Raises DeconvnetError, saying who else has it."""
-        with nullcontext() if self.path is None else sole_writer(self.path):
-            yield
+        return nullcontext() if self.path is None else sole_writer(self.path)
 
     def load(self, blank: Scan) -> Scan:
         """The scan as the last state has it that is whole, or ``blank``, which has seen nothing yet.
