@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import DeconvnetError, UsageError, brief
 from .graph import Graph, Node
+from .torch_norm import with_norms
 
 LIMIT = 2**31 - 1  # bytes; protobuf reads no more
 _NAME_LIMIT = 80  # characters of a layer's name, which becomes part of the names of files
@@ -38,9 +39,10 @@ def read(path: Path, known: Collection[str]) -> Graph:
     if not model.graph.node or not model.graph.output:
         raise DeconvnetError(f"{path} is no ONNX model, or is cut off: there is no graph in it. Fetch it again.")
     try:
-        _refuse(path, onnx, model, known)
+        nodes = with_norms(onnx, model.graph)
+        _refuse(path, onnx, model, nodes, known)
         onnx.checker.check_model(model, full_check=True)
-        return _graph(path, onnx, model, hashlib.sha256(content).hexdigest())
+        return _graph(path, onnx, model, nodes, hashlib.sha256(content).hexdigest())
     except DeconvnetError:
         raise
     except Exception as error:  # of the checker, the inference of shapes, protobuf, NumPy: hostile bytes may raise any
@@ -64,9 +66,9 @@ def _said(error: Exception) -> str:
 
 # ---- what is refused ----
 
-def _refuse(path: Path, onnx: ModuleType, model: Any, known: Collection[str]) -> None:
+def _refuse(path: Path, onnx: ModuleType, model: Any, nodes: Sequence[Any], known: Collection[str]) -> None:
     """Raises DeconvnetError for a model that cannot be run here, before anything of it is looked at closely."""
-    missing = sorted({_kind(node) for node in model.graph.node} - set(known))
+    missing = sorted({_kind(node) for node in nodes} - set(known))
     if missing:
         raise DeconvnetError(f"{path} uses operations that deconvnet does not run: {', '.join(missing)}.")
     if model.ir_version > onnx.IR_VERSION:
@@ -96,7 +98,7 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 # ---- what is taken ----
 
-def _graph(path: Path, onnx: ModuleType, model: Any, sha256: str) -> Graph:
+def _graph(path: Path, onnx: ModuleType, model: Any, raw: Sequence[Any], sha256: str) -> Graph:
     graph = model.graph
     constants = {tensor.name: _tensor(onnx, tensor) for tensor in graph.initializer}
     images = [value for value in graph.input if value.name not in constants]
@@ -105,7 +107,7 @@ def _graph(path: Path, onnx: ModuleType, model: Any, sha256: str) -> Graph:
                              "images.")
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     outputs = [value.name for value in graph.output]
-    nodes = [_node(onnx, raw, name) for raw, name in zip(graph.node, _names(graph.node), strict=True)]
+    nodes = [_node(onnx, node, name) for node, name in zip(raw, _names(raw), strict=True)]
     return Graph(_needed(nodes, outputs), constants, images[0].name, _shape(path, onnx, images[0]), outputs, opset,
                  sha256)
 
