@@ -4,14 +4,18 @@ A prototxt without a number that OpenCV divides by is enough. That process impor
 that it is there in a tenth of a second.
 """
 
-import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Timer
+from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -20,6 +24,7 @@ from ..errors import DeconvnetError, UsageError, brief
 from ..stopping import wait_for_the_parent
 
 PATIENCE = 300  # seconds for an answer; the largest of Caffe's networks are read and run in ten
+_PROGRAM = ["-P", "-m", "deconvnet.caffe.opencv"]  # with multiprocessing a caller would need __name__ == "__main__"
 
 
 class OpenCV:
@@ -32,20 +37,17 @@ class OpenCV:
     def __init__(self, prototxt: Path, caffemodel: Path) -> None:
         _check_library()
         self.prototxt, self.caffemodel = prototxt, caffemodel
-        self._spawn = multiprocessing.get_context("spawn")
-        self._ours, self._theirs = self._spawn.Pipe()
-        self._process = self._spawn.Process(target=_answer_all, daemon=True,
-                                            args=(self._theirs, str(prototxt), str(caffemodel)))
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "OpenCV":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        if self._process.pid is not None:
+        if self._process:
             self._process.kill()
-            self._process.join()
-        self._ours.close()
+            with suppress(OSError), self._process:  # what it did not take any more
+                pass
 
     def learned(self, layer: str) -> list[np.ndarray]:
         """What a layer learned, in Caffe's order: weight, bias."""
@@ -62,36 +64,53 @@ class OpenCV:
         return self._ask(f"OpenCV cannot run {self.prototxt}", layer, {"images": images})["0"]
 
     def _open(self) -> None:
-        if self._process.pid is None:
-            self._process.start()
-            self._theirs.close()  # so that this end hears when that process is gone
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, *_PROGRAM, str(self.prototxt), str(self.caffemodel)], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
             self._hear(f"{self.caffemodel} cannot be read as the weights of {self.prototxt}: it may be cut off, or of "
                        "another network")
 
     def _ask(self, failure: str, layer: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
-            self._ours.send_bytes(layer.encode())
-            self._ours.send_bytes(save(dict(arrays)))
-        except OSError:  # it is gone: how it went is told below
-            pass
+        assert self._process and self._process.stdin
+        with suppress(OSError):  # it is gone: how it went is told below
+            _send(self._process.stdin, layer.encode(), save(dict(arrays)))
         return self._hear(failure)
 
     def _hear(self, failure: str) -> dict[str, np.ndarray]:
         """The arrays of an answer. Raises DeconvnetError, which begins with ``failure``, where there is none."""
+        assert self._process and self._process.stdout
+        begun, late = monotonic(), Timer(PATIENCE, self._process.kill)
+        late.start()
         try:
-            if not self._ours.poll(PATIENCE):
-                raise DeconvnetError(f"{failure}: OpenCV gave no answer for {PATIENCE} seconds")
-            problem, content = self._ours.recv_bytes().decode(), self._ours.recv_bytes()
-        except (EOFError, OSError):
-            self._process.join()
-            raise DeconvnetError(f"{failure}: OpenCV crashed over it ({self._how_it_ended()})") from None
+            problem, content = _received(self._process.stdout), _received(self._process.stdout)
+        except EOFError:
+            code = self._process.wait()
+            if monotonic() - begun >= PATIENCE:
+                raise DeconvnetError(f"{failure}: OpenCV gave no answer for {PATIENCE} seconds") from None
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise DeconvnetError(f"{failure}: OpenCV crashed over it ({how})") from None
+        finally:
+            late.cancel()
         if problem:
-            raise DeconvnetError(f"{failure}: {problem}")
+            raise DeconvnetError(f"{failure}: {problem.decode()}")
         return load(content)
 
-    def _how_it_ended(self) -> str:
-        code = self._process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+def _send(pipe: IO[bytes], *messages: bytes) -> None:
+    """Sends messages, each after its length."""
+    for message in messages:
+        pipe.write(len(message).to_bytes(8) + message)
+    pipe.flush()
+
+
+def _received(pipe: IO[bytes]) -> bytes:
+    """The next message. Raises EOFError where nobody is there to send it."""
+    length = pipe.read(8)
+    message = pipe.read(int.from_bytes(length)) if len(length) == 8 else b""
+    if len(length) < 8 or len(message) < int.from_bytes(length):
+        raise EOFError
+    return message
 
 
 def _check_library() -> None:
@@ -105,19 +124,19 @@ def _check_library() -> None:
 
 # ---- in the other process ----
 
-def _answer_all(asked: Connection, prototxt: str, caffemodel: str) -> None:
+def _answer_all(asked: IO[bytes], answers: IO[bytes], prototxt: str, caffemodel: str) -> None:
     """Opens the files, and answers questions (the name of a layer, and images or nothing) until nobody is there."""
     wait_for_the_parent()
-    net = _answer(asked, lambda: (_opened(prototxt, caffemodel), []))
+    net = _answer(answers, lambda: (_opened(prototxt, caffemodel), []))
     while True:
         try:
-            layer, given = asked.recv_bytes().decode(), load(asked.recv_bytes())
+            layer, given = _received(asked).decode(), load(_received(asked))
         except EOFError:
             return
-        _answer(asked, partial(_found, net, layer, given))
+        _answer(answers, partial(_found, net, layer, given))
 
 
-def _answer(asked: Connection, find: Callable[[], tuple[Any, Sequence[np.ndarray]]]) -> Any:
+def _answer(answers: IO[bytes], find: Callable[[], tuple[Any, Sequence[np.ndarray]]]) -> Any:
     """Sends what went wrong, if anything did, and the arrays that were found, by their numbers; gives the network."""
     problem, net, arrays = "", None, {}
     try:
@@ -125,8 +144,7 @@ def _answer(asked: Connection, find: Callable[[], tuple[Any, Sequence[np.ndarray
         arrays = {str(number): np.array(array, order="C") for number, array in enumerate(found)}
     except Exception as error:  # cv2.error, and what its binding raises
         problem = brief(error) or type(error).__name__
-    asked.send_bytes(problem.encode())
-    asked.send_bytes(save(arrays))
+    _send(answers, problem.encode(), save(arrays))
     return net
 
 
@@ -145,3 +163,9 @@ def _found(net: Any, layer: str, given: Mapping[str, np.ndarray]) -> tuple[Any, 
         return net, net.getLayer(layer).blobs
     net.setInput(given["images"])
     return net, [net.forward(layer)]
+
+
+if __name__ == "__main__":
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever OpenCV prints is no answer
+    _answer_all(sys.stdin.buffer, pipe, *sys.argv[1:])

@@ -3,10 +3,7 @@
 The binary format is protobuf's, and the field numbers are those of BVLC's caffe.proto.
 """
 
-import os
 import re
-import signal
-import time
 
 import numpy as np
 
@@ -166,13 +163,3 @@ def random_weights(shapes, seed=0):
         arrays = [rng.normal(size=shape) * (np.prod(shape[1:]) / 2) ** -0.5 for shape in listed]
         made[name] = (kind, [np.abs(a) + 0.5 for a in arrays] if kind == "BatchNorm" else arrays)
     return made
-
-
-# ---- in the place of what OpenCV does in its process ----
-
-def dies(asked, *_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hangs(asked, *_):
-    time.sleep(600)

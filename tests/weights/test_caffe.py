@@ -1,9 +1,11 @@
 """Networks from Caffe's files: OpenCV runs the same files, layer by layer; what is not run here is refused."""
 
-import multiprocessing
+import os
 import platform
 import random
 import re
+import subprocess
+import sys
 from shutil import rmtree
 
 import caffe_files as caffe
@@ -208,14 +210,24 @@ def test_a_file_that_crashes_opencv_is_an_error_that_names_it(tmp_path):
     convert(prototxt, caffemodel, out)
 
 
-@pytest.mark.parametrize(("does", "words"), [(caffe.dies, r"crashed over it \(SIGKILL\)"),
-                                             (caffe.hangs, "no answer for 1 seconds")])
+@pytest.mark.parametrize(("does", "words"), [
+    ("os.kill(os.getpid(), 9)", r"crashed over it \(SIGKILL\)"), ("sys.exit(3)", r"crashed over it \(exit code 3\)"),
+    ("sys.stdout.buffer.write(bytes(7))", r"crashed over it \(exit code 0\)"),
+    ("time.sleep(600)", "no answer for 1 seconds")])
 def test_an_opencv_that_dies_or_hangs_is_an_error(tmp_path, monkeypatch, does, words):
-    monkeypatch.setattr(opencv, "_answer_all", does)
+    monkeypatch.setattr(opencv, "_PROGRAM", ["-c", f"import os, sys, time; {does}"])
     monkeypatch.setattr(opencv, "PATIENCE", 1)
     with pytest.raises(DeconvnetError, match=rf"zf\.caffemodel .* {words}"):
         convert(*write(tmp_path, "zf"))
-    assert not multiprocessing.active_children()
+
+
+def test_a_plain_script_may_convert(tmp_path):
+    files = write(tmp_path, "zf")
+    (tmp_path / "own.py").write_text("import sys, pathlib\nfrom deconvnet.caffe.convert import convert\n"
+                                     "print(convert(*map(pathlib.Path, sys.argv[1:])))\n")
+    ran = subprocess.run([sys.executable, "own.py", *files], cwd=tmp_path, capture_output=True, text=True, check=False,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert ran.stdout.count("differs from OpenCV's by") == 1 and not ran.stderr
 
 
 @pytest.mark.parametrize("text", ["num_output: r", "kernel_size: 0", "kernel_size: 1e99", "pad: -1", "stride: 'x'",
