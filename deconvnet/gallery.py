@@ -1,7 +1,7 @@
 """The strongest activations of a unit, each as a reconstruction beside the image patch that caused it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
 def galleries(net: nn.Module, top: Scan, chosen: Mapping[str, Sequence[int]], images: Any, *,
               method: str = "deconvnet", unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8,
               tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
-              progress: bool = False) -> Iterator[Gallery]:
+              progress: bool = False) -> Generator[Gallery]:
     """The same for several layers: ``chosen`` has the units of each. An image is recorded once for all of them."""
     wanted = [(layer, unit) for layer, units in chosen.items()
               for unit in _check_units(units, layer, len(top[layer].values))]
@@ -158,7 +158,7 @@ class _Maker:
     descent: int
     peeked: dict[int, Tensor] = field(default_factory=dict)  # the image that was read to know how large tiles are
 
-    def make(self, wanted: Sequence[Address], batch_size: int, memory: int, progress: bool) -> Iterator[Gallery]:
+    def make(self, wanted: Sequence[Address], batch_size: int, memory: int, progress: bool) -> Generator[Gallery]:
         groups = [(group, self._entries(group)) for group in self._groups(wanted, memory)]
         total = sum(len({entry.image for entry in entries}) for _, entries in groups)
         layers = list(dict.fromkeys(layer for layer, _ in wanted))

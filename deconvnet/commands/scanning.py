@@ -1,6 +1,7 @@
 """The main job: networks described, scanned, and what was found drawn."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -177,14 +178,15 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     table(method, unpool)  # says what there is, before the work
     if min(tile, zoom) < 1:
         raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
-    with sole_folder(out) as folder:
+    with sole_folder(out) as folder, ExitStack() as open_bar:
         top = read_scan(file)
         chosen = report.choose_units(top, names_in(layers), units, random, seed)
         net, dataset = reopen(top.provenance, model, weights, images)
         chosen = mirrored(net, chosen, asked=bool(layers or units))
         origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
         pages, drawn, lost = [], [], set()
-        made = galleries(net, top, chosen, dataset, method=method, unpool=unpool, progress=True)
+        made = open_bar.enter_context(closing(galleries(net, top, chosen, dataset, method=method, unpool=unpool,
+                                                        progress=True)))
         for layer, numbers in chosen.items():
             shown = []
             for one in islice(made, len(numbers)):
