@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import AnotherEnded, UsageError
+from .errors import AnotherEnded, UsageError, brief
 
 PATIENCE = timedelta(days=20)  # they wait so long for one that reads all images or goes through its part
 
@@ -88,7 +88,11 @@ def processes(device: str = "auto") -> Iterator[Here]:
                              f"{torch.cuda.device_count()}; start as many with --nproc-per-node")
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except RuntimeError as error:
+        raise AnotherEnded("another of the processes has ended: see what it said. Or they do not reach each other: "
+                           f"{brief(error)}") from error
     try:
         yield Here(dist.get_rank(), world, chosen)
     finally:

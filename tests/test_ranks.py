@@ -22,8 +22,8 @@ from torch import Tensor
 
 from deconvnet import cli, load_model, open_images, resume
 from deconvnet.describe import fingerprint
-from deconvnet.errors import DeconvnetError
-from deconvnet.processes import Here
+from deconvnet.errors import AnotherEnded, DeconvnetError
+from deconvnet.processes import Here, processes
 from deconvnet.rows import EvenRows
 from deconvnet.scan import go_on, scan
 from deconvnet.scanned import LayerScan, Scan, encode
@@ -228,6 +228,17 @@ def test_a_part_is_put_to_the_others_only_when_it_is_whole_and_theirs(tmp_path) 
     parts.store(1, {**facts, "shard": [1, 2]})._save(part)  # a state on the way
     with pytest.raises(DeconvnetError, match=r"1-of-2\.safetensors is not there, or not whole"):
         parts.together(blank, facts)
+
+
+def test_a_process_that_ends_before_the_others_have_met_it(monkeypatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed\nwith [pair.cc] Connection closed by peer")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", refused)
+    with pytest.raises(AnotherEnded, match=r"see what it said\. Or .*failed with .pair\.cc. Connection closed"), \
+            processes("cpu"):
+        pass
 
 
 def test_processes_on_devices_of_different_kinds_are_refused(tmp_path) -> None:
