@@ -198,10 +198,11 @@ def test_other_weight_files_are_refused(source, tmp_path, name):
         deconvnet.load_model(f"{source}:build", tmp_path / name)
 
 
-def test_the_card_beside_the_weights_gives_classes_and_preprocessing(source, state, tmp_path):
+@pytest.mark.parametrize("ending", ["json", "JSON"])
+def test_the_card_beside_the_weights_gives_classes_and_preprocessing(source, state, tmp_path, ending):
     save_file(state, tmp_path / "w.safetensors")
     card = {"classes": ["a", "b"], "preprocess": {"size": 64, "resize": 70, "mean": [0, 0, 0], "std": [1, 1, 1]}}
-    (tmp_path / "w.json").write_text(json.dumps(card))
+    (tmp_path / f"w.{ending}").write_text(json.dumps(card))
     net = deconvnet.load_model(f"{source}:build", tmp_path / "w.safetensors")
     assert net.classes == ["a", "b"] and net.preprocess == Preprocess(64, 70, (0, 0, 0), (1, 1, 1))
 

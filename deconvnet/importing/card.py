@@ -37,8 +37,8 @@ def read_card(file: Path) -> dict[str, Any]:
 
     Raises DeconvnetError where that is no JSON object, and where the SHA-256 that it says is not the file's.
     """
-    beside = file.with_suffix(".json")
-    if not beside.is_file():
+    beside = next((place for ending in (".json", ".JSON") if (place := file.with_suffix(ending)).is_file()), None)
+    if beside is None:
         return {}
     try:
         card = json.loads(beside.read_text(encoding="utf-8"))

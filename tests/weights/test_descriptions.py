@@ -195,23 +195,23 @@ def normed():
 """
 
 
-def test_a_card_renames_and_turns_for_a_network_that_is_code(tmp_path):
+def test_a_yaml_renames_and_turns_for_a_network_that_is_code(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     own = deconvnet.load_model(f"{tmp_path / 'mine.py'}:build")
     theirs = {name.replace("conv", "features."): torch.rand_like(value) if value.is_floating_point() else value
               for name, value in own.state_dict().items()}
     torch.save({"model": theirs}, tmp_path / "theirs.pth")
-    card = tmp_path / "theirs.yaml"
-    card.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}\npreset: caffe-vgg\nsize: 64\nclasses: [a]')
-    net = deconvnet.load_model(f"{tmp_path / 'mine.py'}:build", card)
+    yaml = tmp_path / "theirs.yaml"
+    yaml.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}\npreset: caffe-vgg\nsize: 64\nclasses: [a]')
+    net = deconvnet.load_model(f"{tmp_path / 'mine.py'}:build", yaml)
     assert torch.equal(net.conv2.weight, theirs["features.2.weight"].flip(1)), "both take the image"
     assert net.preprocess.size == 64 and net.preprocess.mean[0] == pytest.approx(123.68 / 255) and net.classes == ["a"]
-    card.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}')
-    net = deconvnet.load_model(f"{tmp_path / 'mine.py'}:build", card)
+    yaml.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}')
+    net = deconvnet.load_model(f"{tmp_path / 'mine.py'}:build", yaml)
     assert torch.equal(net.conv2.weight, theirs["features.2.weight"]) and net.preprocess.size == 224
-    card.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}\nchannels: BGR')
+    yaml.write_text('weights: theirs.pth\nrename: {"features.*": "conv*"}\nchannels: BGR')
     with pytest.raises(DeconvnetError, match="straight into convolutions"):
-        deconvnet.load_model(f"{tmp_path / 'mine.py'}:normed", card)
+        deconvnet.load_model(f"{tmp_path / 'mine.py'}:normed", yaml)
 
 
 @pytest.mark.parametrize(("own", "text", "words"), [
@@ -219,7 +219,7 @@ def test_a_card_renames_and_turns_for_a_network_that_is_code(tmp_path):
     ("net.classes = ['a', 'b']", "classes: [b, a]", r"w\.yaml says what its classes are, .* net\.classes"),
     ("net.preprocess = Preprocess(64, 64)", "size: 64\nresize: 64", None),
     ("net.classes = ('a', 'b')", "classes: [a, b]", None), ("net.preprocess = Preprocess(64, 64)", "", None)])
-def test_a_card_that_contradicts_the_network_is_refused(tmp_path, own, text, words):
+def test_a_yaml_that_contradicts_the_network_is_refused(tmp_path, own, text, words):
     (tmp_path / "mine.py").write_text("from torch import nn\nfrom deconvnet.images import Preprocess\ndef build():\n"
                                       f"    net = nn.Sequential(nn.Conv2d(3, 2, 3))\n    {own}\n    return net\n")
     save_file({"0.weight": torch.ones(2, 3, 3, 3), "0.bias": torch.zeros(2)}, tmp_path / "w.safetensors")
@@ -228,7 +228,7 @@ def test_a_card_that_contradicts_the_network_is_refused(tmp_path, own, text, wor
         deconvnet.load_model(f"{tmp_path / 'mine.py'}:build", tmp_path / "w.yaml")
 
 
-def test_a_card_names_a_network_of_ours(tmp_path):
+def test_a_yaml_names_a_network_of_ours(tmp_path):
     net = deconvnet.load_model("alexnet")
     net.conv1.weight.data += 1
     save_file(net.state_dict(), tmp_path / "w.safetensors")
