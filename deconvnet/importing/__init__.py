@@ -1,10 +1,10 @@
 """Networks and weights from elsewhere, as modules that can be recorded.
 
 ONNX files: ``onnx_file`` reads and refuses, ``graph`` is what it gives, ``operations`` makes a module of each node,
-``graph_network`` runs them, ``beside`` reads what stands in the YAML next to the file. A network written in YAML:
-``description``, and ``layered`` where it lists the layers. Weights: ``weights`` reads files of every kind, ``card`` the
-JSON beside our own, ``downloads`` fetches torchvision's. ``channels`` turns what was trained on blue, green, red, and
-``builders`` runs code of one's own.
+``graph_network`` runs them, ``torch_norm`` finds what torch's exporters took apart, ``beside`` reads what stands in the
+YAML next to the file. A network written in YAML: ``description``, and ``layered`` where it lists the layers.
+Weights: ``weights`` reads files of every kind, ``card`` the JSON beside our own, ``downloads`` fetches torchvision's.
+``channels`` turns what was trained on blue, green, red, and ``builders`` runs code of one's own.
 """
 
 from pathlib import Path
