@@ -182,7 +182,8 @@ def test_every_cut_of_a_caffemodel_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("count", [pytest.param(60, id="some"),
-                                   pytest.param(1000, id="many", marks=pytest.mark.extended)])
+                                   pytest.param(1000, id="many",
+                                                marks=[pytest.mark.extended, pytest.mark.timeout(3600)])])
 @pytest.mark.parametrize("which", [0, 1])
 def test_changed_files_give_our_error_or_what_opencv_gives(tmp_path, which, count):
     files = write(tmp_path, "branches")
