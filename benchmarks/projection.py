@@ -1,8 +1,9 @@
 """What a projection costs: against the arithmetic that nobody can leave out, and against Captum's deconvolution.
 
-ZFNet without contrast normalisation, which Captum does not pass through. The floor is the multiply-adds of the windows
-that travel down, at the rate of a 2048×2048×2048 product measured in the same run. Captum computes whole maps, one
-activation at a time. All take turns in one process, after a warm-up.
+ZFNet without contrast normalisation, which Captum does not pass through. The floor is the multiply-adds of whole
+windows, at the rate of a 2048×2048×2048 product measured in the same run; what of a window is not on the map does not
+travel down, and a convolution may run faster than the product. Captum computes whole maps, one activation at a time.
+All take turns in one process, after a warm-up.
 """
 
 import resource
