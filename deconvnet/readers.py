@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 import traceback
 import warnings
@@ -20,10 +19,11 @@ import torch
 from torch import Tensor
 
 from .errors import DeconvnetError
-from .stopping import uninterrupted, wait_for_the_parent
+from .stopping import how_it_ended, uninterrupted, wait_for_the_parent
 
 AHEAD = 2          # chunks that a process is asked for before its first is wanted
 PATIENCE = 60.0    # seconds until a process that hands nothing over is taken to hang
+BEGINNING = 600.0  # and until it reads: where it is not forked, it loads torch from a disk that may be slow
 MOST_IN_A_ROW = 10  # images at which processes died or hung, and none between: that is not the images' fault
 
 
@@ -51,7 +51,8 @@ def read(images: Readable, chunks: Sequence[Sequence[int]], processes: int) -> G
 
     An image at which a process dies, for a decoder may crash or memory be short, is read once more by another, and so
     is one that takes more than ``PATIENCE`` seconds; the second time it is unreadable. Raises DeconvnetError where
-    that is so of ``MOST_IN_A_ROW`` images, one after the other, and whatever the images themselves raise.
+    that is so of ``MOST_IN_A_ROW`` images, one after the other, or of two processes that have not come to read any; and
+    whatever the images themselves raise.
     """
     if not processes:
         yield from ([images.read(number) for number in chunk] for chunk in chunks)
@@ -93,6 +94,7 @@ class _Reader:
         self.images, self.row = images, row
         self.waiting: deque[int] = deque()  # the images that were asked for and have not been taken
         self._process: Any = None
+        self._reads = False  # whether the present process, or the last one, has come so far
 
     def ask(self, numbers: Sequence[int]) -> None:
         """Says which images to read next."""
@@ -100,7 +102,7 @@ class _Reader:
         if self._process is None:
             self._begin()
         else:
-            self._tell(list(numbers))
+            self._tell(numbers)
 
     def next(self) -> Item:
         """The next of the images that were asked for."""
@@ -126,6 +128,11 @@ class _Reader:
         try:
             return self._take()
         except _Lost as lost:
+            if not self._reads:
+                raise DeconvnetError(
+                    f"Processes that read images end before they read any; the last one {lost}: see what it said. In a "
+                    'script of your own, put what scans under if __name__ == "__main__":, for a process that is not '
+                    "forked runs the script, too; or scan with workers=0") from lost
             name, self.row.length = self.images.name(number), self.row.length + 1
             if self.row.length >= MOST_IN_A_ROW:
                 raise DeconvnetError(
@@ -136,24 +143,32 @@ class _Reader:
             return Item(number, unreadable=(name, lost.reason))
 
     def _take(self) -> Item:
-        """What comes next from the process. Raises _Lost, the process having ended, where nothing comes."""
+        """The next image from the process. Raises _Lost, the process having ended, where nothing comes."""
         if self._process is None:
             self._begin()
+        if not self._reads:
+            self._hear(BEGINNING)
+            self._reads = True
+        found = self._hear(PATIENCE)
+        if isinstance(found, Exception):
+            raise found
+        self.row.length = 0
+        return found
+
+    def _hear(self, seconds: float) -> Any:
+        """What comes next from the process, within a time; else as ``_take``."""
         try:
-            found = self._inbox.get(timeout=PATIENCE)
+            found = self._inbox.get(timeout=seconds)
         except Empty:
             self.end()
-            raise _Lost(f"gave no answer for {PATIENCE:g} seconds",
-                        f"decoding it takes more than {PATIENCE:g} seconds") from None
+            raise _Lost(f"gave no answer for {seconds:g} seconds",
+                        f"decoding it takes more than {seconds:g} seconds") from None
         if found is None:
             process = self._process
             process.join(1.0)
             self.end()
-            how = _how_it_ended(process.exitcode)
+            how = how_it_ended(process.exitcode)
             raise _Lost(f"died ({how})", f"whatever decodes it dies of it ({how})")
-        if isinstance(found, Exception):
-            raise found
-        self.row.length = 0
         return found
 
     def _begin(self) -> None:
@@ -163,7 +178,7 @@ class _Reader:
                 self._connection, there = multiprocessing.Pipe()
                 process = multiprocessing.Process(target=_work, args=(self.images, there), daemon=True)
                 process.start()
-                self._process = process
+                self._process, self._reads = process, False
         except OSError as error:
             raise DeconvnetError(f"No process that reads images can be begun: {error.strerror}. Try fewer --workers, "
                                  "or none") from error
@@ -173,14 +188,9 @@ class _Reader:
         threading.Thread(target=_collect, args=(self._connection, self._inbox), daemon=True).start()
         self._tell(list(self.waiting))
 
-    def _tell(self, numbers: list[int]) -> None:
+    def _tell(self, numbers: Sequence[int]) -> None:
         with suppress(OSError):  # it is gone, which shows when the next image is wanted
             self._connection.send(numbers)
-
-
-def _how_it_ended(code: int | None) -> str:
-    """The signal or exit code of a process that has ended."""
-    return f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
 
 
 # ---- from process to process ----
@@ -206,14 +216,15 @@ def _collect(connection: Connection, inbox: SimpleQueue) -> None:
 
 
 def _work(images: Readable, connection: Connection) -> None:
-    """What a process does: it reads what it is asked for, and hands it over, image by image."""
+    """What a process does: it says that it is there, reads what it is asked for, and hands it over image by image."""
     wait_for_the_parent()
     threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
+        connection.send((Item(-1), None, None))
         while True:
             for number in connection.recv():
-                _hand_over(connection, _outcome(images, number))
+                _hand_over(connection, images, number)
 
 
 def _end_with_the_parent(number: int) -> None:
@@ -224,28 +235,33 @@ def _end_with_the_parent(number: int) -> None:
     os._exit(1)
 
 
-def _outcome(images: Readable, number: int) -> Item | Exception:
-    """An image, or the error that reading it raises, with its traceback as a note."""
+def _hand_over(connection: Connection, images: Readable, number: int) -> None:
+    """Reads an image, and sends it or the error that this raises."""
     try:
-        return images.read(number)
+        messages = _messages(images.read(number))
     except Exception as error:
-        error.add_note(f"In a process that read images:\n{traceback.format_exc()}")
-        try:
-            ForkingPickler.loads(ForkingPickler.dumps(error))
-        except Exception:
-            return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-        return error
+        messages = [ForkingPickler.dumps((_portable(error), None, None))]
+    for message in messages:
+        connection.send_bytes(message)
 
 
-def _hand_over(connection: Connection, item: Item | Exception) -> None:
-    """Sends what is said of an image, then its values as bytes: no shared memory, of which there may be little."""
-    if isinstance(item, Exception) or not isinstance(item.image, Tensor):
-        connection.send((item, None, None))
-        return
+def _messages(item: Item) -> list[Any]:
+    """What is said of an image, then its values as bytes: no shared memory, of which there may be little."""
+    if not isinstance(item.image, Tensor):
+        return [ForkingPickler.dumps((item, None, None))]
     label = item.label.item() if isinstance(item.label, Tensor) and item.label.numel() == 1 else item.label
     image = item.image.detach().cpu().contiguous()
-    connection.send((item._replace(image=None, label=label), image.dtype, image.shape))
-    connection.send_bytes(_bytes(image))
+    return [ForkingPickler.dumps((item._replace(image=None, label=label), image.dtype, image.shape)), _bytes(image)]
+
+
+def _portable(error: Exception) -> Exception:
+    """What reading an image raised, with its traceback as a note; as text, where it cannot go to another process."""
+    error.add_note(f"In a process that read images:\n{traceback.format_exc()}")
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    return error
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -131,3 +131,11 @@ def wait_for_the_parent(_: int = 0) -> None:
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def how_it_ended(code: int) -> str:
+    """In words, how a process ended whose exit code is that, or less than 0 by a signal: the signal, or the code."""
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # an exit code, or a signal without a name
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -208,6 +209,41 @@ def test_one_that_can_be_read_ends_the_row(tmp_path):
     assert [item.number for item in found if not item.unreadable] == [readers.MOST_IN_A_ROW - 1]
 
 
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_image_is_not_given_up_for_a_process_that_never_came_to_read(times, tmp_path, monkeypatch):
+    """As where it is not forked, and the caller's script scans also when it is imported."""
+    images, work = Numbers(tmp_path / "notes"), readers._work
+    images.notes.mkdir()
+
+    def end_early(*what):
+        with (tmp_path / "begun").open("a") as begun:
+            begun.write("x")
+        work(*what) if (tmp_path / "begun").stat().st_size > times else os._exit(3)
+
+    monkeypatch.setattr(readers, "_work", end_early)
+    with pytest.warns(UserWarning, match=r"died \(exit code 3\)"):
+        if times == 1:
+            assert [item.image.item() for item in items(images, processes=1)] == [*range(24)]
+        else:
+            with pytest.raises(DeconvnetError, match=r"before they read any; .* died \(exit code 3\).*__main__"):
+                items(images, processes=1)
+    assert (tmp_path / "begun").stat().st_size == 2
+
+
+def test_a_process_may_be_slow_to_begin(tmp_path, monkeypatch):
+    """It may load torch first, from a disk that is slow."""
+    work = readers._work
+    monkeypatch.setattr(readers, "PATIENCE", 1)
+    monkeypatch.setattr(readers, "_work", lambda *what: (time.sleep(1.5), work(*what)))
+    assert [item.image.item() for item in items(Numbers(tmp_path), CHUNKS[:1], 1)] == [*range(4)]
+
+
+def test_a_signal_without_a_name_is_said_by_its_number(tmp_path):
+    images = Numbers(tmp_path, (5,), lambda: os.kill(os.getpid(), 40))
+    with pytest.warns(UserWarning, match=r"died \(signal 40\)"):
+        assert [item.number for item in items(images) if item.unreadable] == [5]
+
+
 def test_where_no_process_can_be_begun_it_is_said(tmp_path, monkeypatch):
     def refuse():
         raise OSError(11, "Resource temporarily unavailable")
@@ -246,6 +282,17 @@ def test_what_reading_raises_is_raised_with_the_place(error, kind, text, tmp_pat
         list(read(images, CHUNKS, 2))
     assert raised.type is kind and not any(map(there, images.processes()))
     assert "in act" in "".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
+
+
+class Unsendable(Numbers):
+    def read(self, number):
+        item = super().read(number)
+        return item._replace(label=lambda: 1) if number == 5 else item
+
+
+def test_what_cannot_be_handed_over_is_said_and_not_taken_for_an_image_that_kills(tmp_path):
+    with pytest.raises((AttributeError, pickle.PicklingError), match=r"pickle.*lambda"):
+        items(Unsendable(tmp_path))
 
 
 # ---- the end ----

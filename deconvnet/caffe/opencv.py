@@ -5,7 +5,6 @@ that it is there in a tenth of a second.
 """
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from ..errors import DeconvnetError, UsageError, brief
-from ..stopping import wait_for_the_parent
+from ..stopping import how_it_ended, wait_for_the_parent
 
 PATIENCE = 300  # seconds for an answer; the largest of Caffe's networks are read and run in ten
 _PROGRAM = ["-P", "-m", "deconvnet.caffe.opencv"]  # with multiprocessing a caller would need __name__ == "__main__"
@@ -88,8 +87,7 @@ class OpenCV:
             code = self._process.wait()
             if monotonic() - begun >= PATIENCE:
                 raise DeconvnetError(f"{failure}: OpenCV gave no answer for {PATIENCE} seconds") from None
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise DeconvnetError(f"{failure}: OpenCV crashed over it ({how})") from None
+            raise DeconvnetError(f"{failure}: OpenCV crashed over it ({how_it_ended(code)})") from None
         finally:
             late.cancel()
         if problem:
