@@ -37,7 +37,7 @@ def scan_together(net: nn.Module, images: Any, out: Path, here: Here, *, provena
     """
     parts = Parts(out, here.world)
     blank = blank_scan(images, k, per_image, (here.rank, here.world), provenance, weights)
-    facts = fingerprint_of(weights, images, blank, here.device, layers=layers, batch_size=batch_size)
+    facts = fingerprint_of(net, weights, images, blank, here.device, layers=layers, batch_size=batch_size)
     parts.open(here, facts)
     store = parts.store(here.rank, facts, every)
     with placed(net, here.device) as place, store.alone():

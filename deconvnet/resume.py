@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batches import length
 from .errors import DeconvnetError, UsageError
@@ -175,17 +176,25 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], above: str = 
     return lines
 
 
-def fingerprint_of(weights: str, images: Any, blank: Scan, place: torch.device, **settings: Any) -> dict[str, Any]:
+def fingerprint_of(net: nn.Module, weights: str, images: Any, blank: Scan, place: torch.device,
+                   **settings: Any) -> dict[str, Any]:
     """What must be the same for a scan to go on.
 
-    That is the caller's provenance and settings, the weights (their SHA-256), the kind of device, the versions, and the
-    images as far as they tell: the values of a tensor; the names, sizes and preprocessing of files.
+    That is the caller's provenance and settings, the network's layers as they print, its weights (their SHA-256), the
+    kind of device, the versions, and the images as far as they tell: the values of a tensor; the names, sizes and
+    preprocessing of files.
     """
     names = hashlib.sha256(json.dumps([blank.files, blank.classes, blank.labels]).encode()).hexdigest()
     facts = {"k": blank.k, "per_image": blank.per_image, "shard": list(blank.shards[0]), "images": length(images),
              "names": names, "images_content": _content(images), "images_preprocess": _preprocess(images),
-             "weights": weights, "device": place.type, "versions": versions()}
+             "network": _layout(net), "weights": weights, "device": place.type, "versions": versions()}
     return json.loads(json.dumps({**blank.provenance, **facts, **settings}))
+
+
+def _layout(net: nn.Module) -> str:
+    """The SHA-256 of what a network prints of its layers: strides and paddings are in no weights."""
+    words = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(net))  # an object without words of its own prints where it lies
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
 
 
 def _content(images: Any) -> str | None:

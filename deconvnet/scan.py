@@ -72,7 +72,7 @@ def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[s
     wanted = [layers] if isinstance(layers, str) else layers
     _check_files(checkpoint, out)
     with nullcontext() if out is None else sole_writer(Path(out)), placed(net, device) as place:
-        facts = {} if checkpoint is None else fingerprint_of(weights, images, blank, place, layers=wanted,
+        facts = {} if checkpoint is None else fingerprint_of(net, weights, images, blank, place, layers=wanted,
                                                              batch_size=batch_size)
         store = Checkpoint(checkpoint, every, facts)
         with store.alone():
@@ -174,9 +174,10 @@ def _check_least(**arguments: tuple[int, int]) -> None:
 
 
 def _check_files(checkpoint: str | Path | None, out: str | Path | None) -> None:
-    """The state is deleted when the result is there, so that they cannot be one file."""
-    if checkpoint is not None and out is not None and Path(checkpoint).absolute() == Path(out).absolute():
-        raise UsageError(f"checkpoint and out are the same file, {out}: give another one to either")
+    """The state, and the one before, are deleted when the result is there, so that it cannot be one of these files."""
+    if out is not None and Path(out).absolute() in (file.absolute() for file in Checkpoint(checkpoint).files):
+        raise UsageError(f"checkpoint, or the state that is kept beside it, and out are the same file, {out}: give "
+                         "another one to either")
 
 
 def _check_mode(net: nn.Module) -> None:

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from deconvnet.contrast import local_response_norm
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
-from deconvnet.scan import scan
+from deconvnet.resume import fingerprint_of
+from deconvnet.scan import blank_scan, scan
 from deconvnet.scanned import LayerScan, Scan, read_scan
 from deconvnet.tape import record
 from deconvnet.topk import TopK
@@ -155,6 +156,8 @@ def test_merge_refuses_what_does_not_belong_together():
         first.merge(first)
     with pytest.raises(UsageError, match="same images"):
         first.merge(scan(identity(), images, shard=(2, 4)))
+    with pytest.raises(UsageError, match="same images"):
+        scan(identity(), images).merge(first)
     with pytest.raises(UsageError, match="k, provenance differ"):
         first.merge(scan(identity(), images, k=3, provenance={"model": "b"}, shard=(1, 2)))
     with pytest.raises(UsageError, match="layers differ"):
@@ -722,6 +725,35 @@ def test_the_state_of_other_weights_or_images_is_refused(tmp_path):
         scan(identity(), Pictures(tied_images(8)), batch_size=2, checkpoint=file)
     with pytest.raises(UsageError, match="names"):
         scan(identity(), Pictures(tied_images(9), files=list("abcdefghi")), batch_size=2, checkpoint=file)
+
+
+@pytest.mark.parametrize("change", ["stride", "padding", "dilation"])
+def test_the_state_of_a_network_with_the_same_weights_and_other_layers_is_refused(change, tmp_path):
+    file, data = interrupted(tmp_path)
+    net = identity()
+    setattr(net.conv1, change, (2, 2))
+    with pytest.raises(UsageError, match=r"(?s)another scan:\n  network: .* there, .* here.*Delete the file"):
+        scan(net, data, batch_size=2, checkpoint=file)
+
+
+class Owner(nn.ReLU):
+    """A layer that prints a word and an object, which lies elsewhere in every process."""
+
+    def __init__(self, word):
+        super().__init__()
+        self.word, self.object = word, object()
+
+    def extra_repr(self):
+        return f"{self.word}, {self.object}"
+
+
+def test_a_network_that_prints_where_its_objects_lie_is_known_again():
+    images = torch.zeros(1, 3, 4, 4)
+    nets = [nn.Sequential(identity(), Owner(word)) for word in ("one", "one", "other")]
+    assert len(set(map(repr, nets))) == 3
+    blank = blank_scan(images, 9, 1, (0, 1), None, "")
+    one, again, other = (fingerprint_of(net, "", images, blank, torch.device("cpu")) for net in nets)
+    assert one == again and [key for key in one if one[key] != other[key]] == ["network"]
 
 
 def test_a_damaged_state_is_said_aloud_and_the_scan_begins_again(tmp_path):

@@ -255,9 +255,10 @@ def test_a_scan_that_is_saved_neither_waits_nor_leaves_anything(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [RESULT]
 
 
-def test_a_state_cannot_be_where_the_result_is_to_be(tmp_path):
+@pytest.mark.parametrize("out", [STATE, f"{STATE}.previous"])
+def test_no_state_can_be_where_the_result_is_to_be(tmp_path, out):
     with pytest.raises(UsageError, match="are the same file"):
-        scan(network(), Drawings(), checkpoint=tmp_path / RESULT, out=tmp_path / RESULT)
+        scan(network(), Drawings(), checkpoint=tmp_path / STATE, out=tmp_path / out)
 
 
 def test_a_full_disk_hinders_nobody_from_having_a_lock(tmp_path, monkeypatch):
