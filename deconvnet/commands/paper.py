@@ -1,11 +1,14 @@
 """The paper's figures and tables by number, and two networks compared."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .shared import print_table, print_written, sole_folder
 
 if TYPE_CHECKING:
+    from ..exhibit import Exhibit, Table
     from ..settings import Part
 
 
@@ -28,10 +31,7 @@ def run_figure(number: str, out: str = "deconvnet-figures", config: str | None =
     from .. import figures
 
     settings = settings_from(figures.settings(number), config, {"model": model, "weights": weights, "images": images})
-    with sole_folder(out) as folder:
-        exhibit = figures.make(number, settings)
-        files = exhibit.write(folder, f"figure{number}" if number.isdigit() else number)
-        print_written(exhibit.caption, folder, files)
+    _make(partial(figures.make, number, settings), out, f"figure{number}" if number.isdigit() else number)
 
 
 def run_table(number: str, out: str = "deconvnet-tables", config: str | None = None, model: str | None = None,
@@ -52,11 +52,7 @@ def run_table(number: str, out: str = "deconvnet-tables", config: str | None = N
     from .. import tables
 
     settings = settings_from(tables.settings(number), config, {"model": model, "weights": weights, "images": images})
-    with sole_folder(out) as folder:
-        table = tables.make(number, settings)
-        files = table.write(folder, f"table{number}")
-        print_table("", table.heads, table.cells())
-        print_written(table.caption, folder, files)
+    _make(partial(tables.make, number, settings), out, f"table{number}")
 
 
 def run_compare(model1: str, model2: str, weights1: str | None = None, weights2: str | None = None,
@@ -85,6 +81,18 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
         files = [*exhibit.write(folder, "compare"), *table.write(folder, "compare_table")]
         print_table("", table.heads, table.cells())
         print_written(exhibit.caption, folder, files)
+
+
+def _make(make: "Callable[[], Exhibit | Table]", out: str, name: str) -> None:
+    """Makes a figure or a table, writes its files and says what it shows."""
+    from ..exhibit import Table
+
+    with sole_folder(out) as folder:
+        made = make()
+        files = made.write(folder, name)
+        if isinstance(made, Table):
+            print_table("", made.heads, made.cells())
+        print_written(made.caption, folder, files)
 
 
 def settings_from(kind: "type[Part]", config: str | None, words: dict[str, str | None]) -> "Part":
