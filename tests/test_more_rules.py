@@ -167,7 +167,9 @@ class Writer:
         stride, dilation = self.draw(pairs), self.draw(pairs)
         extra = tuple(self.number(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
         kernel = self.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-        padding = tuple(self.number(0, min(2, (d * (k - 1) + 1) // 2)) for k, d in zip(kernel, dilation, strict=True))
+        reach = [(n - 1) * s + d * (k - 1) + e for n, s, d, k, e in  # of what comes out, but for the last cell
+                 zip(self.now.shape[2:], stride, dilation, kernel, extra, strict=True)]
+        padding = tuple(self.number(0, min(2, r // 2)) for r in reach)
         self.add(nn.ConvTranspose2d(c, groups * self.number(1, 2), kernel, stride, padding, extra, groups,
                                     dilation=dilation))
 
