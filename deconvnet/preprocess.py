@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class Preprocess:
     stretch: bool = False
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.size, Integral) and isinstance(self.resize, Integral)):
+            raise UsageError(f"size and resize must be whole numbers of pixels: {self.size!r}, {self.resize!r}")
         if not 1 <= self.size <= self.resize:
             raise UsageError(f"size must be from 1 to resize: size={self.size}, resize={self.resize}")
         for key in ("mean", "std"):  # lists come from YAML and JSON; a tuple compares equal to a tuple only

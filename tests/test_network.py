@@ -214,7 +214,11 @@ def test_weights_that_changed_since_their_card_are_refused(source, state, tmp_pa
         deconvnet.load_model(f"{source}:build", tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("text", ["{", "[1]"])
+@pytest.mark.parametrize("text", [
+    "{", "[1]", "[" * 100_000, '{"classes": 5}', '{"classes": "abc"}', '{"classes": [1, 2]}', '{"arguments": [1]}',
+    '{"preprocess": null}', '{"preprocess": {"size": 300, "resize": 200}}', '{"preprocess": {"size": 10.5}}',
+    '{"preprocess": {"size": "a"}}', '{"preprocess": {"mean": 5}}', '{"preprocess": {"mean_picture_sha256": "0"}}',
+    '{"preprocess": {"much": 5}}'], ids=lambda text: text[:40])
 def test_a_card_that_is_no_card_is_named(source, state, tmp_path, text):
     save_file(state, tmp_path / "w.safetensors")
     (tmp_path / "w.json").write_text(text)
