@@ -238,8 +238,8 @@ def test_a_window_of_a_constant_step_is_antialiased():
 
 
 @pytest.mark.parametrize("wrong", [
-    {"size": 257}, {"size": 0}, {"size": 10.5}, {"resize": "a"}, {"std": (0, 1, 1)}, {"std": (1, 1)}, {"mean": (float("nan"), 0, 0)},
-    {"std": (1e9, 1, 1)}, {"mean": (1e9, 1, 1)},
+    {"size": 257}, {"size": 0}, {"size": 10.5}, {"resize": "a"}, {"std": (0, 1, 1)}, {"std": (1, 1)},
+    {"mean": (float("nan"), 0, 0)}, {"std": (1e9, 1, 1)}, {"mean": (1e9, 1, 1)},
 ])
 def test_senseless_preprocessing_is_refused(wrong):
     with pytest.raises(UsageError):
