@@ -23,7 +23,7 @@ from .errors import UnreadableImage, UsageError
 from .files import sole_writer
 from .forward import Forward
 from .resume import EVERY, Checkpoint, fingerprint_of
-from .scanned import Scan
+from .scanned import CLASSES, Scan
 from .tape import full_precision, uncompiled
 from .topk import Found
 
@@ -203,10 +203,13 @@ def _label(number: int, label: Any, result: Scan) -> int:
         label = result.labels[number] if result.labels else -1
     try:
         value = max(int(label), -1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"The label of image {number} must be a class number, not {kind(label)}") from error
     if result.classes and value >= len(result.classes):
         raise UsageError(f"Image {number} has label {value}, but there are {len(result.classes)} classes")
+    if value >= CLASSES and not result.classes:
+        raise UsageError(f"Image {number} has label {value}, and the numbers of classes without names lie below "
+                         f"{CLASSES:,}: if it is no class, such as a number of the image, leave it out")
     return value
 
 

@@ -19,6 +19,7 @@ from .topk import Found, TopK
 
 ALWAYS = 0.99  # a unit that fires in at least this share of the images tells them apart badly
 GRAIN = 2.0 ** 24  # activations are summed in parts of this: exactly, in any order, up to 2^29 = 537 million
+CLASSES = 1 << 16  # numbers of classes without names lie below: for each a scan keeps a number of every unit
 
 
 @dataclass

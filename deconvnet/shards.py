@@ -20,11 +20,11 @@ from typing import BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from .errors import UnreadableImage, UsageError
+from .scanned import CLASSES
 
 MOST = 100_000              # tar files
 HEADER = 1 << 14            # bytes that may describe one member; more is an attack, or no tar file
 TEXT, NOTE = 256, 1 << 20   # bytes of a .cls, of a .json
-CLASSES = 1 << 16           # class numbers lie below
 PATIENCE = 2.0              # seconds until a progress bar appears
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
