@@ -47,13 +47,18 @@ def convert(prototxt: Path, caffemodel: Path, out: Path) -> str:
     content, weights = save(made.state), out.with_suffix(".safetensors")
     about = {"weights": weights.name, "sha256": hashlib.sha256(content).hexdigest(), **made.images(), "size": made.size}
     lines = [yaml.safe_dump(layer, default_flow_style=True, width=10_000, sort_keys=False) for layer in made.layers]
-    written = "".join([_HEAD.format(prototxt.name, caffemodel.name), yaml.safe_dump(about, sort_keys=False),
+    written = "".join([_HEAD.format(_shown(prototxt), _shown(caffemodel)), yaml.safe_dump(about, sort_keys=False),
                        "layers:\n", *(f"  - {line}" for line in lines)]).encode()
     writable_folder(out.parent)
     _refuse_others({out: written, weights: content})
     write_whole(weights, content)
     write_whole(out, written)
     return said
+
+
+def _shown(path: Path) -> str:
+    """The name of a file as a comment may hold it, which ends with its line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in path.name)
 
 
 def _refuse_others(contents: Mapping[Path, bytes]) -> None:

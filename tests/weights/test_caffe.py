@@ -249,6 +249,15 @@ def test_the_command_line(tmp_path, capsys):
     assert main([str(caffemodel), str(prototxt), str(out)]) == 1 and "comes first" in capsys.readouterr().err
 
 
+def test_a_name_says_nothing_in_the_yaml(tmp_path):
+    """A file may be called by lines, and by bytes that are no text."""
+    prototxt, caffemodel, out = write(tmp_path, "zf")
+    odd = prototxt.rename(tmp_path / "net\nsize: 7\udcff.prototxt")
+    convert(odd, caffemodel, out)
+    assert "# From Caffe's net?size: 7?.prototxt and zf.caffemodel." in out.read_text()
+    deconvnet.load_model(str(out))
+
+
 def test_help_is_no_error(capsys):
     assert main(["--help"]) == main(["-h"]) == 0
     said = capsys.readouterr()
