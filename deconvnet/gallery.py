@@ -327,8 +327,11 @@ def stretched(inputs: Tensor) -> np.ndarray:
     return (share * 255).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
 
-def parse_units(text: str, count: int) -> list[int]:
-    """The units that ``3,17,90-95`` names, in that order, each once; UsageError for what is not among ``count``."""
+def parse_units(text: str, layer: str, count: int) -> list[int]:
+    """The units that ``3,17,90-95`` names, in that order, each once; UsageError for what is not among ``count``.
+
+    ``layer`` is the one that has ``count`` units: the error names it.
+    """
     units: dict[int, None] = {}
     for word in text.split(","):
         first, dash, last = word.strip().partition("-")
@@ -337,7 +340,7 @@ def parse_units(text: str, count: int) -> list[int]:
         begin, end = int(first), int(last or first)
         if begin > end:
             raise UsageError(f"the range {word.strip()} runs backwards: {end}-{begin}")
-        _check_unit(end, count)
+        _check_unit(end, layer, count)
         units.update(dict.fromkeys(range(begin, end + 1)))
     return list(units)
 
@@ -346,14 +349,14 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) < 10
 
 
-def _check_unit(unit: int, count: int, where: str = "") -> None:
+def _check_unit(unit: int, layer: str, count: int) -> None:
     if not 0 <= unit < count:
-        raise UsageError(f"there is no unit {unit}{where}: it has {count}, 0 to {count - 1}")
+        raise UsageError(f"there is no unit {unit} in layer {layer!r}: it has {count}, 0 to {count - 1}")
 
 
 def _check_units(units: Sequence[int], layer: str, count: int) -> list[int]:
     for unit in units:
-        _check_unit(int(unit), count, f" in layer {layer!r}")
+        _check_unit(int(unit), layer, count)
     return [int(unit) for unit in units]
 
 

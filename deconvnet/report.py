@@ -45,7 +45,7 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
     for number, layer in enumerate(layers or with_maps(top)):
         total = len(top[layer].fired)
         if units:
-            chosen[layer] = parse_units(units, total)
+            chosen[layer] = parse_units(units, layer, total)
         else:
             firing = (top[layer].fired > 0).nonzero()[:, 0].tolist()
             wanted = PAPER_MAPS[number] if count is None and number < len(PAPER_MAPS) else count or PAPER_MAPS[-1]
@@ -123,7 +123,7 @@ def _by_address(top: Scan, units: str) -> Chosen:
         layer, colon, numbers = word.strip().rpartition(":")
         if not colon:
             raise UsageError(f"--units {units}: give a layer to each (conv5:147,conv3:5-9), or to none (3,17,90-95)")
-        chosen.setdefault(layer, []).extend(parse_units(numbers, len(top[layer].fired)))
+        chosen.setdefault(layer, []).extend(parse_units(numbers, layer, len(top[layer].fired)))
     return {layer: list(dict.fromkeys(numbers)) for layer, numbers in chosen.items()}
 
 

@@ -333,17 +333,17 @@ def test_the_data_sets_own_preprocessing_goes_before_the_networks(views, top):
     ("3", [3]), ("3,17,90-95", [3, 17, 90, 91, 92, 93, 94, 95]), (" 5 , 4-4 ", [5, 4]), ("7,3-8", [7, 3, 4, 5, 6, 8]),
     ("0-95", list(range(96)))])
 def test_units_are_numbers_and_ranges_each_once_in_their_order(text, units):
-    assert parse_units(text, 96) == units
+    assert parse_units(text, "conv1", 96) == units
 
 
 @pytest.mark.parametrize(("text", "words"), [
     ("", "numbers and ranges"), ("a", "'a'"), ("1,,2", "numbers and ranges"), ("-1", "numbers and ranges"),
     ("1-", "numbers and ranges"), ("1-2-3", "numbers and ranges"), ("1.5", "numbers and ranges"), ("²", "numbers"),
-    ("96", "no unit 96: it has 96, 0 to 95"), ("90-96", "no unit 96"), ("9-3", "backwards: 3-9"),
+    ("96", "no unit 96 in layer 'conv1': it has 96, 0 to 95"), ("90-96", "no unit 96"), ("9-3", "backwards: 3-9"),
     ("0-999999999", "no unit 999999999"), ("9" * 5000, "numbers and ranges")])
 def test_units_that_make_no_sense_are_refused_with_what_there_is(text, words):
     with pytest.raises(UsageError, match=words):
-        parse_units(text, 96)
+        parse_units(text, "conv1", 96)
 
 
 def test_the_name_of_the_package_is_the_function():

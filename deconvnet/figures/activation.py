@@ -60,10 +60,10 @@ def _projects(tape: Tape, layer: str) -> bool:
     return True
 
 
-def check_number(what: str, number: int, there: int) -> None:
-    """Raises UsageError where there is no unit or image by a number, ``there`` being how many there are."""
+def check_number(what: str, number: int, there: int, where: str = "") -> None:
+    """Raises UsageError where there is no unit or image by a number, ``there`` being how many there are, ``where``."""
     if not 0 <= number < there:
-        raise UsageError(f"there is no {what} {number}: there are {there}, 0 to {there - 1}")
+        raise UsageError(f"there is no {what} {number}{where}: there are {there}, 0 to {there - 1}")
 
 
 def strongest_of(opened: Opened, layer: str, units: Sequence[int] | None, image: int, count: int = 1,

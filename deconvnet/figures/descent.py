@@ -49,7 +49,7 @@ def _choose(opened: Opened, settings: Settings, progress: bool) -> Activation:
     layer, units = check_layer(opened.net, settings.layer)
     wanted = None if settings.unit is None else [settings.unit]
     for unit in wanted or ():
-        check_number(f"unit in {layer}", unit, units)
+        check_number("unit", unit, units, f" in layer {layer!r}")
     image = of_the_default(settings, "image")
     if image is None:
         return strongest_among(opened, layer, wanted, settings.look, 1, progress)[0]

@@ -79,7 +79,7 @@ def _choose(opened: Opened, settings: Settings, progress: bool) -> list[Activati
     """The activations, all settings having been checked before the work."""
     layer, there = check_layer(opened.net, settings.layer)
     for unit in settings.units or ():
-        check_number(f"unit in {layer}", unit, there)
+        check_number("unit", unit, there, f" in layer {layer!r}")
     numbers = of_the_default(settings, "image_numbers")
     if numbers is None:
         return strongest_among(opened, layer, settings.units, settings.look, settings.count, progress)

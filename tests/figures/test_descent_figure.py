@@ -227,7 +227,8 @@ def test_the_default_draws_the_strongest_activation_of_its_image(tmp_path):
 
 
 @pytest.mark.parametrize(("keys", "says"), [
-    ({"layer": "konv5"}, "Did you mean 'conv5'"), ({"unit": 256}, "there is no unit in conv5 256: there are 256, 0 to"),
+    ({"layer": "konv5"}, "Did you mean 'conv5'"),
+    ({"unit": 256}, "there is no unit 256 in layer 'conv5': there are 256, 0 to"),
     ({"image": 472}, "there is no image 472: there are 472, 0 to 471"),
 ])
 def test_what_does_not_exist_is_said_before_the_work(keys, says, monkeypatch):

@@ -224,7 +224,7 @@ def test_the_curves_are_those_that_were_looked_at():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"layers": ("conv1", "convv2")}, r"no layer 'convv2'. Did you mean 'conv2'"),
-    ({"units": "conv2:8"}, "there is no unit 8: it has 8, 0 to 7"),
+    ({"units": "conv2:8"}, "there is no unit 8 in layer 'conv2': it has 8, 0 to 7"),
     ({"units": "conv3:1"}, "conv3"),
     ({"weights": None}, "figure 4 needs snapshots .* --weights"),
     ({"epochs": (7, 9)}, r"no snapshot .*epoch-07.* There are: epoch-01.safetensors, epoch-02"),

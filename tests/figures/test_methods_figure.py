@@ -201,7 +201,8 @@ def test_images_of_ones_own_are_searched(small):
 
 
 @pytest.mark.parametrize(("keys", "says"), [
-    ({"layer": "6"}, "There is no layer '6'"), ({"units": (4,)}, "there is no unit in 5 4: there are 4, 0 to 3"),
+    ({"layer": "6"}, "There is no layer '6'"),
+    ({"units": (4,)}, "there is no unit 4 in layer '5': there are 4, 0 to 3"),
     ({"image_numbers": (1, 472)}, "there is no image 472"),
     ({"units": (0, 1), "image_numbers": (1, 2, 3)}, "2 units and 3 image_numbers: give one for each"),
 ])
