@@ -67,7 +67,9 @@ def run_compare(model1: str, model2: str, weights1: str | None = None, weights2:
         model1: zfnet, zfnet_wide, alexnet, alexnet_dense; torchvision:NAME; package.module:function; file.py:function;
             net.onnx; net.yaml.
         model2: the network beside it; the same one with other weights will do.
-        weights1: of the first network: the name of what ships, or a .safetensors, .npz, .pt or .pth file.
+        weights1: of the first network: demo; a .safetensors, .npz, .pt or .pth file, or a .yaml that names one; of
+            torchvision's networks, DEFAULT or another name, which is fetched. Without, the networks of ours and of
+            torchvision are random.
         weights2: of the second.
         images: a folder of images, or builtin:photographs or builtin:photographs-apart.
         out: folder for the files.
