@@ -1,8 +1,8 @@
 """What an atlas costs above the galleries that it shows: pictures, facts and pages of all units against making them.
 
 Bare is ``gallery`` gone through for every unit of the layers, as it is by default, nothing kept: reconstructions and
-patches. The atlas is what ``deconvnet atlas`` does from the same scan into an empty folder; it holds more units in
-memory at once, and so records fewer images anew. Both take turns in one process.
+patches. The atlas is what ``deconvnet atlas`` does from the same scan into an empty folder: the same galleries, the way
+down of each unit, and its pictures, which are compressed in threads beside. Both take turns in one process.
 """
 
 import sys

@@ -27,7 +27,7 @@ from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
 THREADS, MOST = 2, 64  # that compress pictures, and units that wait for it, for each holds its tiles in memory
-MEMORY = 2 ** 29  # bytes of tiles at once, a third of what galleries hold by default: those that wait need as much
+MEMORY = 2 ** 30  # bytes of tiles at once: all of a layer of 256 units of 139×139 pixels, while others wait for threads
 SIDES = ((500, 224), (1500, 128), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 
