@@ -27,6 +27,9 @@ class Pixels(Dataset):
         """The pixels of one image, (H, W, 3) uint8. Raises UnreadableImage."""
         raise NotImplementedError
 
+    def check_there(self) -> None:
+        """Raises DeconvnetError where all images are gone at once; asked when one of them could not be read."""
+
     def inputs(self, pixels: Tensor) -> Tensor:
         """The network's inputs (n, 3, H, W), floating-point, of pixels (n, H, W, 3) uint8."""
         raise NotImplementedError
@@ -56,6 +59,8 @@ class _Numbered:
         try:
             item = self._pixels(number) if self.pixels else self.images[number]
         except UnreadableImage as error:
+            if self.pixels:
+                self.images.check_there()  # else all that are to come would be skipped, and the result stand for all
             return Item(number, unreadable=(error.name, error.reason))
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
         return Item(number, image, label)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from .decoding import FORMATS, GREY, PIXEL_LIMIT, SIDE_LIMIT, decode_image, decoder, read_image, reason, to_rgb
-from .errors import UnreadableImage, UsageError
+from .errors import DeconvnetError, UnreadableImage, UsageError
 from .photographs import BUILTIN, PHOTOGRAPHS, WINDOW, Photographs
 from .pictures import Images, Pictures, manifest_of
 from .preprocess import Preprocess, usual_resize, window
@@ -95,6 +95,15 @@ class ImageFolder(Pictures):
         if self._listed is not None:
             _check_unchanged(name, tuple(column[index] for column in self._listed), _size_and_time(path))
         return read_image(path, name, self.limit, enough)
+
+    def check_there(self) -> None:
+        """Raises DeconvnetError where the folder is gone, or empty as a disk leaves it that is taken away."""
+        try:
+            if next(self.root.iterdir(), None) is None:
+                raise DeconvnetError(f"{self.root} is empty now. Bring the images back, and the same command goes on")
+        except OSError as error:
+            raise DeconvnetError(f"{self.root} cannot be read any more: {reason(error)}. Bring the images back, and "
+                                 "the same command goes on") from error
 
     @cached_property
     def manifest(self) -> str:

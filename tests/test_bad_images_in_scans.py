@@ -17,7 +17,7 @@ from torch import nn
 
 from deconvnet import images, read_scan, scan
 from deconvnet.cli import main
-from deconvnet.errors import UnreadableImage
+from deconvnet.errors import DeconvnetError, UnreadableImage
 from deconvnet.images import ImageFolder, Preprocess, read_image
 
 GOOD = {"jpg": JPEG, "png": PNG, "gif": GIF, "bmp": BMP, "webp": WEBP, "tif": TIFF, "ppm": PPM}
@@ -127,3 +127,29 @@ def test_a_command_outlives_a_decoder_that_crashes_though_nobody_asked_for_worke
     assert live(act) == 0
     top = read_scan("top.safetensors")
     assert top.count == 3 and top.skipped == [("b.png", "whatever decodes it dies of it (SIGABRT)")]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("how", ["taken away", "emptied"])
+def test_a_folder_that_is_gone_in_mid_run_ends_the_scan_which_goes_on_when_it_is_back(net, tmp_path, how, workers):
+    """As a disk that is taken away: to skip every image from there on would leave a result that stands for all."""
+    place, away = tmp_path / "images", tmp_path / "away"
+    place.mkdir()
+    write_good(place, [f"{n:02}" for n in range(12)])
+    whole = scan(net, folder_of(place), ["0"], batch_size=1)
+    once = []
+
+    def vanish(*_):
+        if not once:
+            once.append(place.rename(away))
+            if how == "emptied":
+                place.mkdir()
+
+    said = r"images (is empty now|cannot be read any more)"
+    with net[0].register_forward_hook(vanish), pytest.raises(DeconvnetError, match=said):
+        scan(net, folder_of(place), ["0"], batch_size=1, workers=workers, checkpoint=tmp_path / "state")
+    if how == "emptied":
+        place.rmdir()
+    away.rename(place)
+    again = scan(net, folder_of(place), ["0"], batch_size=1, workers=workers, checkpoint=tmp_path / "state")
+    assert not again.skipped and found(again, "0") == found(whole, "0")

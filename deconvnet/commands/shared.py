@@ -31,16 +31,16 @@ def mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 240)
 
 
 def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the screen, the first two columns to the left."""
+    """A table on the screen, the first two columns to the left; words that have no room go on below, none is cut."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number < 2 else "right", no_wrap=True)
+        table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     _console().print(table, markup=False)
