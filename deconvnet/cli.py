@@ -3,6 +3,7 @@
 Nothing heavy is imported until a command runs, so that help answers at once.
 """
 
+import atexit
 import os
 import re
 import shlex
@@ -22,11 +23,12 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
 from .errors import AnotherEnded, DeconvnetError, UsageError
-from .stopping import end_at_once, stoppable, tell_torchrun
+from .stopping import end_at_once, ignore, stoppable, tell_torchrun
 
 
 def program() -> NoReturn:
     """The command line as a program of its own, whose end Ctrl-C and TERM only hasten."""
+    atexit.register(ignore)  # last of all, for Python then undoes handlers: a signal would end it with another code
     code = main()
     with suppress(OSError):  # nobody reads it any more
         sys.stdout.flush()  # whoever ends at once leaves what was printed behind

@@ -99,6 +99,12 @@ def end_at_once(code: int) -> None:
             signal.signal(number, lambda *_: os._exit(code))
 
 
+def ignore() -> None:
+    """From here on SIGINT and SIGTERM do nothing to this process."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Mapping[int, Any]]:
     """While it lasts, a handler gets SIGINT and SIGTERM, if they can be had and were not ignored; who got them before.
@@ -129,8 +135,7 @@ def wait_for_the_parent(_: int = 0) -> None:
 
     It ends the others when it ends; they end by themselves, too, when they find it gone.
     """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore()
 
 
 def how_it_ended(code: int) -> str:

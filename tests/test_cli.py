@@ -331,3 +331,12 @@ def test_what_a_command_printed_arrives_though_it_is_ended_while_it_tidies_up(si
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=buffered)
     assert ran.stdout == "all of it\n"
+
+
+def test_a_signal_in_the_last_moment_does_not_change_the_code():
+    """Python's last act is to undo handlers, but it leaves what is ignored."""
+    asked = "print([signal.getsignal(n) == signal.SIG_IGN for n in (signal.SIGINT, signal.SIGTERM)])"
+    program = (f"import atexit, signal, sys; atexit.register(lambda: {asked}); from deconvnet import cli; "
+               "sys.argv = ['deconvnet', '--version']; cli.program()")
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[True, True]"
