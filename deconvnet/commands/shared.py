@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import DeconvnetError, UsageError
 from ..files import sole_writer, writable_folder
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..network import Network
+
+
+COMMAND = 60  # letters from which on a cell of a table is a command to type, which its files hold whole
 
 
 def mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:
@@ -31,19 +34,24 @@ def mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 240)
+    return Console(width=None if sys.stdout.isatty() else 320)
 
 
 def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the screen, the first two columns to the left; words that have no room go on below, none is cut."""
+    """A table on the screen, the first two columns to the left; what has no room goes on below, but long commands."""
     from rich.table import Table
 
+    console = _console()
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if number < 2 else "right"
+        if any(len(row[number]) > COMMAND for row in rows):  # nobody would read it letter by letter
+            table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", max_width=console.width // 3)
+        else:
+            table.add_column(head, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    _console().print(table, markup=False)
+    console.print(table, markup=False)
 
 
 def print_written(caption: str, folder: Path, files: Sequence[Path]) -> None:
