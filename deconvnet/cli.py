@@ -49,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _leave(f"stopped at once; the same command goes on from what was saved: {again}", 128 + number)
 
     try:
-        with stoppable(f"stopped; the same command goes on where it can: {again}", leave):
-            return _run(typed)
+        with stoppable(f"stopped; the same command goes on where it can: {again}", leave) as stop_if_asked:
+            return _run(typed, stop_if_asked)
     except KeyboardInterrupt as error:  # also one that comes while the handlers are given back
         quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
         return _complain(_told(error, again), getattr(error, "code", 130), after_another=True, quiet=quiet)
 
 
-def _run(typed: list[str]) -> int:
+def _run(typed: list[str], stop_if_asked: Callable[[], None]) -> int:
     """Runs a command and gives its exit code; KeyboardInterrupt passes."""
     words = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in typed]
     debug = "--debug" in words
@@ -70,6 +70,7 @@ def _run(typed: list[str]) -> int:
             raise
         if isinstance(error, (DeconvnetError, OSError)):
             return _complain(str(error), 2 if isinstance(error, UsageError) else 1, isinstance(error, AnotherEnded))
+        stop_if_asked()  # libraries in C that are interrupted while they are imported raise errors of their own
         return _complain(f"{type(error).__name__}: {error}\nThat was not foreseen; --debug shows where it happened.", 1)
 
 

@@ -24,10 +24,11 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable(message: str, again: Callable[[int], None]) -> Iterator[None]:
+def stoppable(message: str, again: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """While it lasts, the first SIGINT or SIGTERM raises Stopped with a message, wherever the main thread is.
 
-    Any further one calls ``again`` with its number. Processes that are forked meanwhile ignore both. A signal that was
+    What it gives raises Stopped once more, if one has come: whoever was interrupted may have made another error of it.
+    Any further signal calls ``again`` with its number. Processes that are forked meanwhile ignore both. A signal that was
     ignored before stays ignored; outside the main thread, where no signal arrives, nothing is changed.
     """
     came: list[int] = []
@@ -41,8 +42,12 @@ def stoppable(message: str, again: Callable[[int], None]) -> Iterator[None]:
             again(number)
         raise Stopped(message, number)
 
+    def stop_if_asked() -> None:
+        if came:
+            raise Stopped(message, came[0])
+
     with handled_by(stop):
-        yield
+        yield stop_if_asked
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def test_every_command_at_every_moment(tmp_path):
 def test_a_scan_at_random_moments(tmp_path):
     chance = random.Random(0)
     cases = {str(n): {"words": [*SCAN, "--workers", str(n % 3)], "signals": [chance.choice(list(SIGNALS))],
-                      "group": n % 2 == 0, "save": n % 4 < 2, "after": chance.uniform(0.05, 1.5)} for n in range(100)}
+                      "group": n % 2 == 0, "save": n % 4 < 2, "after": 0.02 + 1.5 * chance.random() ** 3}  # mostly early
+             for n in range(100)}
     stopped = 0
     for name, end in ask(tmp_path, cases).items():
         print(name, end)
@@ -199,10 +200,23 @@ def test_stopped_when_it_is_all_but_over_it_is_stopped_like_ever(monkeypatch, ca
         return real(number, handler)
 
     monkeypatch.setattr(signal, "signal", late)
-    monkeypatch.setattr("deconvnet.cli._run", lambda typed: coming.append(signal.SIGTERM))
+    monkeypatch.setattr("deconvnet.cli._run", lambda *_: coming.append(signal.SIGTERM))
     assert main(["scan"]) == 143
     assert capsys.readouterr().err.startswith("deconvnet: stopped")
     assert handlers() == before
+
+
+def test_an_error_that_a_library_makes_of_the_signal_is_a_stop_all_the_same(monkeypatch, capsys):
+    """As those in C do that build something while they are imported."""
+    def deed():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as stop:
+            raise ValueError(f"Error building `model`: {stop}") from None
+
+    assert act(monkeypatch, deed) == 143
+    assert capsys.readouterr().err == ("deconvnet: stopped; the same command goes on where it can: "
+                                       "deconvnet describe alexnet\n")
 
 
 def test_called_from_a_program_a_second_signal_does_not_end_that(monkeypatch, capsys):
