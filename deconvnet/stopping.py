@@ -28,8 +28,8 @@ def stoppable(message: str, again: Callable[[int], None]) -> Iterator[Callable[[
     """While it lasts, the first SIGINT or SIGTERM raises Stopped with a message, wherever the main thread is.
 
     What it gives raises Stopped once more, if one has come: whoever was interrupted may have made another error of it.
-    Any further signal calls ``again`` with its number. Processes that are forked meanwhile ignore both. A signal that was
-    ignored before stays ignored; outside the main thread, where no signal arrives, nothing is changed.
+    Any further signal calls ``again`` with its number. Processes that are forked meanwhile ignore both. A signal that
+    was ignored before stays ignored; outside the main thread, where no signal arrives, nothing is changed.
     """
     came: list[int] = []
     owner = os.getpid()

@@ -128,7 +128,7 @@ def test_every_command_at_every_moment(tmp_path):
 def test_a_scan_at_random_moments(tmp_path):
     chance = random.Random(0)
     cases = {str(n): {"words": [*SCAN, "--workers", str(n % 3)], "signals": [chance.choice(list(SIGNALS))],
-                      "group": n % 2 == 0, "save": n % 4 < 2, "after": 0.02 + 1.5 * chance.random() ** 3}  # mostly early
+                      "group": n % 2 == 0, "save": n % 4 < 2, "after": 0.02 + 1.5 * chance.random() ** 3}
              for n in range(100)}
     stopped = 0
     for name, end in ask(tmp_path, cases).items():
@@ -267,7 +267,7 @@ def test_what_must_not_be_interrupted_is_not_unless_asked_twice(times):
     (["gallery", "it's.safetensors", "--out", "$HOME"], """deconvnet gallery 'it'"'"'s.safetensors' --out '$HOME'"""),
 ])
 def test_the_line_can_be_typed(words, line, monkeypatch, capsys):
-    monkeypatch.setattr("deconvnet.cli._run", lambda typed: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("deconvnet.cli._run", lambda *_: signal.raise_signal(signal.SIGINT))
     for program, before in [("/home/someone/bin/deconvnet", ""), ("/home/someone/deconvnet/__main__.py", "python -m ")]:
         monkeypatch.setattr(sys, "argv", [program, *words])
         assert main() == 130
