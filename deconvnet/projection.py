@@ -11,7 +11,7 @@ from .errors import DeconvnetError, UsageError
 from .inverses import Rule, Table, obstacle, sliding, table
 from .receptive import Box, Field, Pair, Sliding, Spreading
 from .tape import Call, Tape, as_map, full_precision
-from .windows import Signal, fit, inside, join, rewindow
+from .windows import Signal, fit, inside, join, on_map, rewindow
 
 TOGETHER = 150_000  # pixels that the activations see which travel down together
 
@@ -74,13 +74,14 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     maps, images = as_map(tape.values[tape.number(layer)]), tape.values[0]            # (N, C, H, W), (N, 3, H, W)
     chosen = _check_units(layer, units, maps, seed)                                   # (n, 4)
     start = _seed_map if seed == "map" else _seed_activation
-    watched, walk = walk is not None, walk or _walk(tape, tape.number(layer), rules)
     field = field_of(tape, layer, _size(maps) if seed == "map" else (1, 1), rules)
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
     values = maps.new_zeros(len(chosen))                                              # (n,)
     rows = rows or min(max(TOGETHER // (size[0] * size[1]), 8), 64)
-    order = torch.arange(len(chosen)) if watched else _by_size(origin, size, _size(images))
+    # whoever watches sees them in the order in which they were asked for
+    order = torch.arange(len(chosen)) if walk else _by_size(origin, size, _size(images))
+    walk = walk or _walk(tape, tape.number(layer), rules)
     for part in order.split(rows) if len(chosen) else ():
         signal = start(maps, chosen[part])
         values[part] = signal.values.sum((1, 2, 3))
@@ -167,8 +168,7 @@ def _windows(field: Field, positions: Tensor, image: tuple[int, int]) -> tuple[T
 
 def _by_size(origin: Tensor, size: tuple[int, int], image: tuple[int, int]) -> Tensor:
     """The order (n,) of windows by the size of what they see of the image: those that travel together are alike."""
-    end = torch.minimum(origin + origin.new_tensor(size), origin.new_tensor(image))
-    height, width = (end - origin.clamp(min=0)).T
+    height, width = on_map(origin, size, image).T
     return (height * (image[1] + 1) + width).argsort(stable=True)
 
 

@@ -1,5 +1,6 @@
 """Signals on windows of feature maps: looking up what lies under them, moving, cutting and adding them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,8 +57,10 @@ def rewindow(signal: Signal, origin: Tensor, size: Pair) -> Signal:
     """The signal on other windows, of ``size`` from ``origin`` (n, 2): cut where they are smaller, 0 where larger."""
     old, shifts = signal.values.shape[-2:], origin - signal.origin               # (n, 2)
     values = signal.values.new_zeros(*signal.values.shape[:2], *size)
-    alike = bool((shifts == shifts[:1]).all())  # one copy for all rows is cheaper than a copy for each
-    for row, shift in [(slice(None), shifts[0].tolist())] if alike and len(shifts) else enumerate(shifts.tolist()):
+    rows: Iterable[tuple[int | slice, list[int]]] = enumerate(shifts.tolist())
+    if len(shifts) and bool((shifts == shifts[0]).all()):  # one copy for all rows is cheaper than a copy for each
+        rows = [(slice(None), shifts[0].tolist())]
+    for row, shift in rows:
         begin, end = zip(*(_common(*axis) for axis in zip(shift, old, size, strict=True)), strict=True)
         there = signal.values[row, ..., begin[0] + shift[0]:end[0] + shift[0], begin[1] + shift[1]:end[1] + shift[1]]
         values[row, ..., begin[0]:end[0], begin[1]:end[1]] = there
@@ -96,13 +99,17 @@ def fit(signal: Signal, size: Pair, above: Signal) -> Signal:
 
 def inside(signal: Signal, size: Pair, above: Signal) -> Signal:
     """The same on windows no larger than any of them needs, moved from the border onto the map: less travels down."""
-    shape, room = (signal.origin.new_tensor(pair) for pair in (signal.values.shape[-2:], size))      # (2,) each
-    begin, end = signal.origin.clamp(min=0), torch.minimum(signal.origin + shape, room)              # (n, 2) each
-    most = (end - begin).amax(0).clamp(min=1)
-    if torch.equal(most, shape):
-        return fit(signal, size, above)  # zeros cost less than a copy
+    shape = (signal.values.shape[2], signal.values.shape[3])
+    most = on_map(signal.origin, shape, size).amax(0).clamp(min=1)                           # (2,)
     h, w = most.tolist()
-    return rewindow(signal, torch.minimum(begin, room - most), (h, w))
+    if (h, w) == shape:
+        return fit(signal, size, above)  # zeros cost less than a copy
+    return rewindow(signal, torch.minimum(signal.origin.clamp(min=0), most.new_tensor(size) - most), (h, w))
+
+
+def on_map(origin: Tensor, shape: Pair, size: Pair) -> Tensor:
+    """How many rows and columns (n, 2) of windows of one shape are on a map of ``size``; none where it is below 1."""
+    return torch.minimum(origin + origin.new_tensor(shape), origin.new_tensor(size)) - origin.clamp(min=0)
 
 
 def join(one: Signal, other: Signal) -> Signal:
