@@ -204,7 +204,7 @@ def _switched(call: Call) -> Tensor | None:
     if call.switches is None or DECONVNET[call.function] is not unpool:
         return None
     maps = as_map(call.given[0])
-    return torch.zeros_like(maps).flatten(2).scatter_(2, call.switches.flatten(2), 1.0).view_as(maps)
+    return torch.zeros_like(maps).flatten(2).scatter_(2, call.switches.flatten(2).long(), 1.0).view_as(maps)
 
 
 def with_chosen(stages: Sequence[Stage], unit: int, count: int) -> list[Stage]:

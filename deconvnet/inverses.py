@@ -40,10 +40,12 @@ def unpool(call: Call, signal: Signal) -> list[Signal]:
     slide, columns = _slide(call), bind(call).input.shape[-1]
     height, width = slide.extent((signal.values.shape[2], signal.values.shape[3]))
     first = below(signal.origin, slide) @ signal.origin.new_tensor([width, 1])               # (n,)
-    # row · width + column − first, of a switch that is row · columns + column; in place, for this is half of the work
-    switches = look_up(call.switches, signal)                            # (n, C, h, w) flat positions in the input
-    cells = switches.div(columns, rounding_mode="floor").mul_(width - columns).add_(switches)
-    cells.sub_(first.to(cells.device).view(-1, 1, 1, 1)).clamp_(0, height * width - 1)  # what the clamp catches is zero
+    # row · width + column − first, of a switch that is row · columns + column; as floats, since whole numbers are
+    # divided one by one, and half a column from the next row, so that no rounding takes a switch there
+    switches = look_up(call.switches, signal, _exact(call.given[0]))     # (n, C, h, w) flat positions in the input
+    rows = switches.add(0.5).mul_(1 / columns).floor_()
+    cells = switches.add_(rows, alpha=width - columns).sub_(first.to(rows.device).view(-1, 1, 1, 1))
+    cells = cells.clamp_(0, height * width - 1).long()                   # what the clamp catches is zero
     return [scatter(signal, cells, slide)]
 
 
@@ -417,6 +419,11 @@ def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
     pixels = phases.view(n, c, sy, sx, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c, h * sy, w * sx)
     height, width = ((size - 1) * s + k for size, s, k in zip(values.shape[2:], stride, (kh, kw), strict=True))
     return pixels[:, :, :height, :width]
+
+
+def _exact(maps: Tensor) -> torch.dtype:
+    """Floats in which positions on the maps are exact, the sums above too."""
+    return torch.float32 if maps.shape[-2] * maps.shape[-1] <= 2 ** 20 else torch.float64
 
 
 def _center(signal: Signal, axis: int, slide: Sliding, size: int) -> Tensor:

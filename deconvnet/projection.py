@@ -13,7 +13,7 @@ from .receptive import Box, Field, Pair, Sliding, Spreading
 from .tape import Call, Tape, as_map, full_precision
 from .windows import Signal, fit, inside, join, on_map, rewindow
 
-TOGETHER = 150_000  # pixels that the activations see which travel down together
+TOGETHER = 100_000  # pixels that the activations see which travel down together: more, and memory goes back and forth
 
 Boxes = tuple[Box, ...]
 Onto = Callable[[Signal, Pair, Signal], Signal]
@@ -78,7 +78,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
     values = maps.new_zeros(len(chosen))                                              # (n,)
-    rows = rows or min(max(TOGETHER // (size[0] * size[1]), 8), 64)
+    rows = rows or min(max(TOGETHER // (size[0] * size[1]), 6), 64)
     # whoever watches sees them in the order in which they were asked for
     order = torch.arange(len(chosen)) if walk else _by_size(origin, size, _size(images))
     walk = walk or _walk(tape, tape.number(layer), rules)

@@ -45,7 +45,7 @@ class Call:
     shape: tuple[int, ...]        # of that value
     strangers: bool = False       # some argument is a tensor of unknown origin
     part: int = 0                 # which of the several that were given it is
-    switches: Tensor | None = None  # max-pooling: for each pooled value, the flat position of its maximum (N, C, H, W)
+    switches: Tensor | None = None  # max-pooling: the flat place of each value's maximum (N, C, H, W), in few bytes
 
     @property
     def name(self) -> str:
@@ -371,9 +371,16 @@ def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any,
     maps = bound.pop("input")
     quick = maps.device.type == "cpu" and maps.ndim == 4  # torch pools some ten times as fast there, channels last
     laid = maps.contiguous(memory_format=torch.channels_last) if quick else maps
-    pooled, switches = (made.contiguous() if quick and maps.is_contiguous() else made
-                        for made in _MAX_POOLS[func](laid, **bound, return_indices=True))
-    return ((pooled, switches) if wanted else pooled), switches
+    pooled, indices = _MAX_POOLS[func](laid, **bound, return_indices=True)
+    switches = indices.to(_narrowest(maps.shape[-2] * maps.shape[-1]))
+    if quick and maps.is_contiguous():
+        pooled, switches = pooled.contiguous(), switches.contiguous()
+    return ((pooled, indices) if wanted else pooled), switches
+
+
+def _narrowest(count: int) -> torch.dtype:
+    """The smallest type of whole numbers for so many places: what is looked up on the way down is read from memory."""
+    return next(dtype for dtype in (torch.int16, torch.int32, torch.int64) if count <= torch.iinfo(dtype).max)
 
 
 def _version(tensor: Tensor) -> int:

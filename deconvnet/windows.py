@@ -24,10 +24,13 @@ class Signal:
     image: Tensor
 
 
-def look_up(maps: Tensor, signal: Signal) -> Tensor:
-    """What lies under each of the signal's windows (n, C, h, w) on the maps (N, C, H, W); outside the map, its edge."""
+def look_up(maps: Tensor, signal: Signal, dtype: torch.dtype | None = None) -> Tensor:
+    """What lies under each of the signal's windows (n, C, h, w) on the maps (N, C, H, W); outside the map, its edge.
+
+    ``dtype``: of what comes back; by default that of the maps.
+    """
     h, w = signal.values.shape[-2:]
-    found = maps.new_empty(len(signal.values), maps.shape[1], h, w)
+    found = maps.new_empty(len(signal.values), maps.shape[1], h, w, dtype=dtype)
     for row, image, (y, x) in zip(found, signal.image.tolist(), signal.origin.tolist(), strict=True):
         top, bottom, above = _overlap(y, h, maps.shape[2])
         left, right, before = _overlap(x, w, maps.shape[3])

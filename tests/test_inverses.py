@@ -87,6 +87,15 @@ def test_unpooling_is_the_backward_pass_of_pooling_bit_for_bit(pool):
     assert torch.equal(whole_map(nn.Sequential(pool), maps.detach()[0, 0]), expected[0, 0])
 
 
+@pytest.mark.parametrize("height, width", [(181, 181), (182, 182), (400, 41), (2, 300_000), (3000, 3000)])
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 2, 1)], ids=str)
+def test_places_are_exact_on_maps_of_any_size(height, width, pool):
+    maps = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pooled = pool(maps)
+    expected = torch.autograd.grad(pooled, maps, pooled.detach())[0]
+    assert torch.equal(whole_map(nn.Sequential(pool), maps.detach()[0, 0]), expected[0, 0])
+
+
 # ---- filtering -------------------------------------------------------------------------------------------------------
 
 def test_transposed_filtering_is_correlation_with_filters_flipped_both_ways():

@@ -178,6 +178,21 @@ def test_switches_are_those_of_the_pooling():
     assert tape.calls[0].switches.tolist() == [[[[5, 7], [13, 15]]]]
 
 
+@pytest.mark.parametrize("width, dtype", [(2 ** 14 - 1, torch.int16), (2 ** 14, torch.int32)])
+def test_switches_have_no_more_bytes_than_their_places_need(width, dtype):
+    maps = torch.zeros(1, 1, 2, width)
+    maps[..., -1, -1] = 1
+    tape = deconvnet.record(nn.Sequential(nn.MaxPool2d(2)), maps)
+    assert tape.calls[0].switches.dtype == dtype
+    assert width % 2 or tape.calls[0].switches[..., -1] == 2 * width - 1
+
+
+def test_a_network_that_asks_for_the_places_of_maxima_gets_torchs_own():
+    net = Net(lambda net, x: F.max_unpool2d(*net.pool(x), 2), pool=nn.MaxPool2d(2, return_indices=True))
+    images = torch.rand(1, 1, 4, 4)
+    assert torch.equal(deconvnet.record(net, images).values[-1], net(images))
+
+
 def test_the_network_puts_out_what_it_would_have():
     torch.manual_seed(0)
     net = nn.Sequential(conv(), nn.MaxPool2d(2, return_indices=True)).eval().double()

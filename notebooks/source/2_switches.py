@@ -281,7 +281,8 @@ def crop(a_map):
 
 
 call = pools["pool1"]
-by_switch = F.max_unpool2d(after[None], call.switches[0, 27][None], 3, 2, output_size=before.shape)[0]
+switches = call.switches[0, 27][None].long()  # the tape keeps them in as few bytes as they need
+by_switch = F.max_unpool2d(after[None], switches, 3, 2, output_size=before.shape)[0]
 to_center = torch.zeros_like(before)
 to_center[1::2, 1::2] = after
 pictures.row([crop(before), after[20:52, 20:52], crop(by_switch), crop(to_center)],

@@ -30,7 +30,7 @@ def test_the_way_up_is_the_networks_own():
     assert [step.size[0] for step in steps] == [224, 110, 110, 55, 55, 26, 26, 13, 13, 13]
     pools = [call for call in tape.calls if call.switches is not None][:2]
     found = [step.switches for step in steps if step.switches is not None]
-    assert all(torch.equal(switches, pool.switches[0]) for switches, pool in zip(found, pools, strict=True))
+    assert all(torch.equal(switches, pool.switches[0].long()) for switches, pool in zip(found, pools, strict=True))
 
 
 right = SOLVED["filter_transposed"]

@@ -85,7 +85,7 @@ def test_random_filters_with_the_switches_kept_are_another_networks_way_down(sma
     with torch.no_grad():
         signal = nn.functional.conv_transpose2d(signal, other[5].weight, padding=1).clamp(min=0)
         signal = nn.functional.conv_transpose2d(signal, other[3].weight, padding=1)
-        switches = next(call.switches for call in tape.calls if call.switches is not None)
+        switches = next(call.switches.long() for call in tape.calls if call.switches is not None)
         whole = torch.zeros(1, 6, 14 * 14).scatter_add(2, switches.flatten(2), signal.flatten(2)).view(1, 6, 14, 14)
         pixels = nn.functional.conv_transpose2d(whole.clamp(min=0), other[0].weight, stride=2)
     expected = nn.functional.pad(pixels, (0, 1, 0, 1))
