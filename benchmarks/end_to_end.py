@@ -7,7 +7,7 @@ sheets as ours are drawn. It does so for some units of each layer, evenly chosen
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from deconvnet import load_model, receptive_field, scan
 from deconvnet.batches import batches
 from deconvnet.describe import describe
+from deconvnet.drawing import drawn
 from deconvnet.gallery import Gallery, cut, galleries
 from deconvnet.images import Images, Photographs
 from deconvnet.receptive import Field
@@ -32,13 +33,9 @@ GOAL = 10.0
 BATCH = 32
 
 
-def sheets(galleries: Any, keep: Callable[[Gallery], None] = lambda one: None) -> int:
-    """Draws the sheet of each; bytes of all PNG files."""
-    size = 0
-    for one in galleries:
-        size += len(unit_sheet(one).png())
-        keep(one)
-    return size
+def sheet(one: Gallery) -> int:
+    """Draws the sheet of a unit; bytes of its PNG file."""
+    return len(unit_sheet(one).png())
 
 
 def ours(net: nn.Module, images: Images, layers: Sequence[str], clock: Callable[[], float],
@@ -48,12 +45,14 @@ def ours(net: nn.Module, images: Images, layers: Sequence[str], clock: Callable[
     top = scan(net, images, layers, batch_size=BATCH)
     times = {"scan": clock() - begun}
 
-    def keep(one: Gallery) -> None:
-        if one.unit in wanted[one.layer]:
-            kept[one.layer, one.unit] = one
+    def noted() -> Iterator[Gallery]:
+        for one in galleries(net, top, {layer: range(len(top[layer].fired)) for layer in layers}, images):
+            if one.unit in wanted[one.layer]:
+                kept[one.layer, one.unit] = one
+            yield one
 
     begun = clock()
-    sheets(galleries(net, top, {layer: range(len(top[layer].fired)) for layer in layers}, images), keep)
+    sum(drawn(sheet, noted()))
     return {**times, "sheets": clock() - begun}
 
 
@@ -72,7 +71,7 @@ def theirs(net: nn.Module, images: Images, layers: Sequence[str], clock: Callabl
         captum = NeuronDeconvolution(net, getattr(net, layer))
         for unit in wanted[layer]:
             kept[layer, unit] = by_captum(captum, images, best[layer], seen, layer, unit)
-        sheets(kept[layer, unit] for unit in wanted[layer])
+        sum(sheet(kept[layer, unit]) for unit in wanted[layer])
         times[layer] = clock() - begun
     return times
 

@@ -1,6 +1,6 @@
 """A forward pass that finds, on its way, what each layer has to offer to the strongest activations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import torch
@@ -38,7 +38,7 @@ class Forward:
         numbers = torch.tensor(batch.numbers)  # (n,)
         if not self.names:
             self._lay_out(images[batch.slots[:1]], result)
-            self.format = self._best_format(images[:1])
+            self.format = best_format(self._outputs, images[:1])
         found: dict[str, Found] = {}
 
         def take(name: str, output: Tensor) -> None:
@@ -81,19 +81,6 @@ class Forward:
                 units, dtype = outputs[name].shape[1], outputs[name].dtype
                 result.layers[layer] = LayerScan.blank(units, result.k, dtype, len(result.classes))
 
-    def _best_format(self, like: Tensor) -> torch.memory_format:
-        """Channels-last, if float32 maps on a CPU come out of it as they otherwise would."""
-        if like.device.type != "cpu" or like.dtype != torch.float32:
-            return torch.contiguous_format
-        noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
-        try:
-            plain = self._outputs(noise)
-            other = self._outputs(noise.contiguous(memory_format=torch.channels_last))
-        except Exception:  # ``view`` of what does not lie as the network thinks; or it wants no noise
-            return torch.contiguous_format
-        same = all((plain[name] - other[name]).abs().max() <= ROUNDING * plain[name].abs().max() for name in plain)
-        return torch.channels_last if same else torch.contiguous_format
-
     def _outputs(self, images: Tensor) -> dict[str, Tensor]:
         """What the layers put out, by name as ``watch`` says it, or what the network wrote over it."""
         outputs: dict[str, Tensor] = {}
@@ -107,6 +94,23 @@ class Forward:
         with watch(self.net, take), suppress(Enough):
             self.net(images)
         return outputs
+
+
+def best_format(outputs: Callable[[Tensor], Mapping[str, Tensor]], like: Tensor) -> torch.memory_format:
+    """Channels-last, if float32 maps on a CPU come out of it as they otherwise would; of a batch ``like`` this one.
+
+    ``outputs``: of images, what some layers put out, by name.
+    """
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return torch.contiguous_format
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+    try:
+        plain = outputs(noise)
+        other = outputs(noise.contiguous(memory_format=torch.channels_last))
+    except Exception:  # ``view`` of what does not lie as the network thinks; or it wants no noise
+        return torch.contiguous_format
+    same = all((plain[name] - other[name]).abs().max() <= ROUNDING * plain[name].abs().max() for name in plain)
+    return torch.channels_last if same else torch.contiguous_format
 
 
 def _check_output(layer: str, output: Tensor, images: int) -> None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .contrast import FastContrast
 from .descent import Stage, chosen_only, descend
 from .errors import DeconvnetError, UnreadableImage, UsageError
+from .forward import best_format
 from .images import GREY
 from .projection import Projection, field_of, project
 from .render import TITLE, framed, legible, line, unit_sheet
@@ -19,6 +21,7 @@ from .scanned import Scan
 from .tape import Tape, record_as_far_as
 
 MEMORY = 3 * 2 ** 29  # bytes of tiles that are held at once: those of all units of ZFNet's five layers
+TAPE, MOST = 2 ** 29, 24  # bytes of what is recorded together, and images: with more there is little to be gained
 PIXEL = 3 * 4 + 3  # bytes of a tile's pixel: the reconstruction's as floats, the patch's as bytes
 
 Inverse = Callable[[Tensor], np.ndarray]
@@ -74,8 +77,9 @@ class Gallery:
 
 
 def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images: Any, *, method: str = "deconvnet",
-            unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8, tolerance: float = 1e-3,
-            descent: int = 0, memory: int = MEMORY, progress: bool = False) -> Iterator[Gallery]:
+            unpool: str = "switches", inverse: Inverse | None = None, batch_size: int | None = None,
+            tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
+            progress: bool = False) -> Iterator[Gallery]:
     """The galleries of some units of a layer, in the order of ``units``, made as they are asked for.
 
     Args:
@@ -88,7 +92,7 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
         method, unpool: see ``project``.
         inverse: inputs (n, 3, H, W) → pixels (n, H, W, 3) uint8. By default that of ``images.preprocess`` or
             ``net.preprocess``; where there is neither, each image is stretched from its smallest to its largest value.
-        batch_size: images that are recorded together.
+        batch_size: images that are recorded together. Default: as many as half a gigabyte holds, 24 at most.
         tolerance: how far, relatively, an activation may be from the scan's; of weak ones, relatively to a hundredth of
             the layer's strongest.
         descent: how many maps to keep of every stage of the strongest activation's way down; 0: no stages. It is the
@@ -105,8 +109,8 @@ def gallery(net: nn.Module, top: Scan, layer: str, units: Sequence[int], images:
 
 
 def galleries(net: nn.Module, top: Scan, chosen: Mapping[str, Sequence[int]], images: Any, *,
-              method: str = "deconvnet", unpool: str = "switches", inverse: Inverse | None = None, batch_size: int = 8,
-              tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
+              method: str = "deconvnet", unpool: str = "switches", inverse: Inverse | None = None,
+              batch_size: int | None = None, tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
               progress: bool = False) -> Generator[Gallery]:
     """The same for several layers: ``chosen`` has the units of each. An image is recorded once for all of them."""
     wanted = [(layer, unit) for layer, units in chosen.items()
@@ -157,11 +161,15 @@ class _Maker:
     tolerance: float
     descent: int
     peeked: dict[int, Tensor] = field(default_factory=dict)  # the image that was read to know how large tiles are
+    format: torch.memory_format | None = None  # in which the network is fastest
 
-    def make(self, wanted: Sequence[Address], batch_size: int, memory: int, progress: bool) -> Generator[Gallery]:
-        groups = [(group, self._entries(group)) for group in self._groups(wanted, memory)]
-        total = sum(len({entry.image for entry in entries}) for _, entries in groups)
+    def make(self, wanted: Sequence[Address], batch_size: int | None, memory: int, progress: bool
+             ) -> Generator[Gallery]:
         layers = list(dict.fromkeys(layer for layer, _ in wanted))
+        sizes, recorded = self._bytes(layers, self._entries(wanted))
+        batch_size = batch_size or max(min(TAPE // recorded, MOST), 1)
+        groups = [(group, self._entries(group)) for group in self._groups(wanted, sizes, memory)]
+        total = sum(len({entry.image for entry in entries}) for _, entries in groups)
         title = layers[0] if len(layers) == 1 else f"{len(layers)} layers"
         with tqdm(total=total, desc=title, unit=" images", disable=not progress) as bar:
             for group, entries in groups:
@@ -175,9 +183,8 @@ class _Maker:
                     bar.update(len(part))
                 yield from self._galleries(group, entries, tiles, missing)
 
-    def _groups(self, wanted: Sequence[Address], memory: int) -> list[list[Address]]:
+    def _groups(self, wanted: Sequence[Address], sizes: Mapping[str, int], memory: int) -> list[list[Address]]:
         """The units in groups whose tiles have room in memory, one unit at least in each."""
-        sizes = self._tile_bytes({layer for layer, _ in wanted}, self._entries(wanted))
         groups: list[list[Address]] = []
         room = -1
         for layer, unit in wanted:
@@ -188,16 +195,16 @@ class _Maker:
             groups[-1].append((layer, unit))
         return groups
 
-    def _tile_bytes(self, layers: Collection[str], entries: Sequence[_Entry]) -> dict[str, int]:
-        """Bytes of a tile of each layer, as the first image tells that can be read."""
+    def _bytes(self, layers: Collection[str], entries: Sequence[_Entry]) -> tuple[dict[str, int], int]:
+        """Of a tile of each layer, and of what is recorded of an image, as the first one tells that can be read."""
         numbers = sorted({entry.image for entry in entries})
         self.peeked = next(filter(None, (self._read([number], {}) for number in numbers)), {})
         if not self.peeked:
-            return dict.fromkeys(layers, 0)
+            return dict.fromkeys(layers, 0), TAPE
         tape, (image,) = self._record(self.peeked, layers), self.peeked.values()
         sizes = {layer: torch.tensor(field_of(tape, layer).size) for layer in layers}
         whole = torch.tensor(image.shape[-2:])
-        return {layer: PIXEL * int(size.minimum(whole).prod()) for layer, size in sizes.items()}
+        return {layer: PIXEL * int(size.minimum(whole).prod()) for layer, size in sizes.items()}, tape.memory
 
     def _entries(self, group: Sequence[Address]) -> list[_Entry]:
         """The activations of the units, the strongest first, without those places that have none."""
@@ -219,11 +226,18 @@ class _Maker:
         return inputs
 
     def _record(self, inputs: Mapping[int, Tensor], layers: Collection[str]) -> Tape:
-        batch = torch.stack(list(inputs.values()))                               # (n, C, H, W)
+        batch = torch.stack(list(inputs.values())).to(*place_of(self.net))       # (n, C, H, W)
         if batch.shape[1] not in (1, 3):
             raise UsageError(f"the images have {batch.shape[1]} channels, and a picture shows 1 or 3. Choose those to "
                              "show yourself: deconvnet.project(…).pixels[:, [2, 1, 0]]")
-        return record_as_far_as(self.net, batch.to(*place_of(self.net)), *layers)
+
+        def maps(images: Tensor) -> dict[str, Tensor]:
+            tape = record_as_far_as(self.net, images, *layers)
+            return {layer: tape.maps(layer) for layer in layers}
+
+        with FastContrast():
+            self.format = self.format or best_format(maps, batch[:1])
+            return record_as_far_as(self.net, batch.contiguous(memory_format=self.format), *layers)
 
     def _tiles(self, entries: Mapping[int, Sequence[_Entry]], missing: dict[int, str]) -> list[_Tile]:
         """The tiles of some entries, by their image; the images that cannot be read go to ``missing``."""

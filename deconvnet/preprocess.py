@@ -133,9 +133,10 @@ class Preprocess:
 
     def inverse(self, tensor: torch.Tensor) -> np.ndarray:
         """The pixels (…, H, W, 3), uint8, of inputs (…, C, H, W): bit for bit those that went in."""
-        values = tensor.detach().cpu().double().movedim(-3, -1).numpy()          # (…, H, W, C)
-        pixels = np.clip(np.rint((values * self.std + self._subtracted) * 255), 0, 255).astype(np.uint8)
-        return np.repeat(pixels, 3, -1) if self.channels == 1 else pixels
+        values = tensor.detach().to("cpu", torch.float64, copy=True).movedim(-3, -1)          # (…, H, W, C)
+        std, subtracted = (torch.as_tensor(each, dtype=torch.float64) for each in (self.std, self._subtracted))
+        pixels = values.mul_(std).add_(subtracted).mul_(255).round_().clamp_(0, 255).byte()
+        return pixels.expand(*pixels.shape[:-1], 3).contiguous().numpy()
 
 
 def _luma(pixels: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Processes that read images: what they hand over, and what becomes of an image at which one of them dies or hangs."""
 
 import multiprocessing
-import os
 import threading
 import traceback
 import warnings
@@ -218,21 +217,12 @@ def _collect(connection: Connection, inbox: SimpleQueue) -> None:
 def _work(images: Readable, connection: Connection) -> None:
     """What a process does: it says that it is there, reads what it is asked for, and hands it over image by image."""
     wait_for_the_parent()
-    threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         connection.send((Item(-1), None, None))
         while True:
             for number in connection.recv():
                 _hand_over(connection, images, number)
-
-
-def _end_with_the_parent(number: int) -> None:
-    """Ends this process once the one that began it is gone, whatever else it is at."""
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive() and os.getppid() == number:
-        parent.join(1.0)
-    os._exit(1)
 
 
 def _hand_over(connection: Connection, images: Readable, number: int) -> None:

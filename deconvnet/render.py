@@ -62,7 +62,7 @@ def robust_scale(pixels: np.ndarray) -> float:
 
     Raises DeconvnetError for NaN and infinity, which would otherwise look like an even grey.
     """
-    size = np.abs(np.asarray(pixels, dtype=np.float64))
+    size = np.abs(_floats(pixels))
     if not np.isfinite(size).all():
         raise DeconvnetError("a reconstruction holds NaN or infinity, which no picture can show")
     if size.size == 0:
@@ -77,9 +77,14 @@ def normalise(pixels: np.ndarray, scale: float | None = None) -> np.ndarray:
     that tiles given together can be compared. All zeros are an even mid-grey.
     """
     scale = robust_scale(pixels) if scale is None else scale
-    relative = np.asarray(pixels, dtype=np.float64) / (scale or 1.0)
-    colours = np.rint(GREY + 127 * np.clip(relative, -1, 1)).astype(np.uint8)
+    relative = np.clip(_floats(pixels) / (scale or 1.0), -1, 1)
+    colours = (GREY + np.rint(127 * relative)).astype(np.uint8)
     return np.moveaxis(colours, -3, -1)                                          # (…, h, w, 3)
+
+
+def _floats(pixels: np.ndarray) -> np.ndarray:
+    """The same in float32, or in float64 if they are given so: that is thrice as slow, and no eye sees it."""
+    return np.asarray(pixels, dtype=np.result_type(pixels, np.float32))
 
 
 def _colours(units: Sequence[UnitTiles], contrast: Contrast, size: tuple[int, int]) -> list[np.ndarray]:

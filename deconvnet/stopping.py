@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: where they are heard, where they wait for a moment, and who leaves them to another process."""
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -136,11 +137,20 @@ def _give_back(number: int, handler: Any) -> None:
 
 
 def wait_for_the_parent(_: int = 0) -> None:
-    """For a process that reads images: Ctrl-C and SIGTERM reach all of a group, and the one that began it decides.
+    """For a process that works for another: Ctrl-C and SIGTERM reach all of a group, and the one that began it decides.
 
-    It ends the others when it ends; they end by themselves, too, when they find it gone.
+    It ends the others when it ends; they end by themselves, too, once they find it gone, whatever else they are at.
     """
     ignore()
+    threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_the_parent(number: int) -> None:
+    """Ends this process when that of a number, or whichever began this one, is gone."""
+    parent = multiprocessing.parent_process()  # none where it was begun by other means
+    while os.getppid() == number and (parent is None or parent.is_alive()):
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def how_it_ended(code: int) -> str:

@@ -90,6 +90,13 @@ class Tape:
         return as_map(value)
 
 
+    @property
+    def memory(self) -> int:
+        """Bytes of all values and switches."""
+        held = [*self.values, *(call.switches for call in self.calls if call.switches is not None)]
+        return sum({_memory(tensor): tensor.untyped_storage().nbytes() for tensor in held}.values())
+
+
 def record(net: nn.Module, images: Tensor) -> Tape:
     """The tape of one forward pass of ``images`` (N, C, H, W) through any network.
 
@@ -372,9 +379,8 @@ def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any,
     quick = maps.device.type == "cpu" and maps.ndim == 4  # torch pools some ten times as fast there, channels last
     laid = maps.contiguous(memory_format=torch.channels_last) if quick else maps
     pooled, indices = _MAX_POOLS[func](laid, **bound, return_indices=True)
-    switches = indices.to(_narrowest(maps.shape[-2] * maps.shape[-1]))
-    if quick and maps.is_contiguous():
-        pooled, switches = pooled.contiguous(), switches.contiguous()
+    pooled = pooled.contiguous() if quick and maps.is_contiguous() else pooled
+    switches = indices.to(_narrowest(maps.shape[-2] * maps.shape[-1]), memory_format=torch.contiguous_format)
     return ((pooled, indices) if wanted else pooled), switches
 
 

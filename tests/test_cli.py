@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,27 @@ def test_help_does_not_wait_for_torch():
     code = "import sys; from deconvnet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.rstrip().endswith("False") and "deconvnet demo" in ran.stdout
+
+
+LARGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not LARGE.exists() or "[never]" in LARGE.read_text(), reason="the system has no large pages")
+def test_a_scan_has_large_pages_for_large_tensors():
+    code = """if True:
+        import resource
+        from contextlib import suppress
+        from deconvnet.commands.scanning import run_scan
+        from deconvnet.errors import UsageError
+        with suppress(UsageError):
+            run_scan("none", "nowhere", "top.safetensors")
+        import torch
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2 ** 26)  # 65,536 pages of the usual 4 KiB
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 60_000
 
 
 @pytest.mark.parametrize("command", ["demo", "describe", "scan", "gallery", "train"])

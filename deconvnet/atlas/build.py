@@ -1,10 +1,8 @@
 """The pictures and facts of an atlas, from a scan: layer by layer, so that it goes on where it was cut off."""
 
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ..drawing import drawn
 from ..errors import UsageError
 from ..files import begun, flush_all, made_folder, sweep, write_whole
 from ..gallery import Gallery, gallery, place_of
@@ -26,8 +25,7 @@ from .pages import FORMAT, read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
 from .places import folders
 
-THREADS, MOST = 2, 64  # that compress pictures, and units that wait for it, for each holds its tiles in memory
-MEMORY = 2 ** 30  # bytes of tiles at once: all of a layer of 256 units of 139×139 pixels, while others wait for threads
+MEMORY = 2 ** 30  # bytes of tiles at once: all of a layer of 256 units of 139×139 pixels, while others are drawn
 SIDES = ((500, 224), (1500, 128), (10**9, 96))  # so many images at most, and so large each: the atlas stays small
 
 
@@ -93,38 +91,24 @@ def _take(folder: Path, about: Facts) -> None:
 
 def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Views", facts: Facts,
                 progress: bool) -> None:
-    """The pictures of a layer, and then units.json, which says that all of them are there.
-
-    They are compressed while the next galleries are computed.
-    """
+    """The pictures of a layer, and then units.json, which says that all of them are there."""
     made_folder(place)
     units = unit_facts(top, layer)
     sprites = Sprites(len(units), top.k)
     facts["tile"] = [1, 1]
-    waiting: deque[Future[Facts]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool, _forgotten(waiting):
-        for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, memory=MEMORY,
-                           progress=progress):
+
+    def noted() -> Iterator[Gallery]:
+        for one in gallery(net, top, layer, range(len(units)), views, descent=MAPS, memory=MEMORY, progress=progress):
             units[one.unit] |= tile_facts(one)
-            waiting.append(pool.submit(_write_unit, made_folder(place / str(one.unit)), one, sprites))
-            while waiting and (waiting[0].done() or len(waiting) > MOST):  # what fails is told soon
-                facts |= waiting.popleft().result()
-        for written in waiting:
-            facts |= written.result()
+            yield one
+
+    with closing(drawn(lambda one: _write_unit(made_folder(place / str(one.unit)), one, sprites), noted())) as written:
+        for found in written:
+            facts |= found
     for name, content in sprites.files().items():
         write_whole(place / name, content, flush=False)
     flush_all(place)
     write_whole(place / "units.json", json.dumps(facts | {"list": units}, separators=(",", ":")).encode())
-
-
-@contextmanager
-def _forgotten(waiting: deque[Future[Facts]]) -> Iterator[None]:
-    """What has not begun is not begun any more, if the block is left early: Ctrl-C does not wait for it."""
-    try:
-        yield
-    finally:
-        for one in waiting:
-            one.cancel()
 
 
 def _write_unit(own: Path, one: Gallery, sprites: Sprites) -> Facts:
