@@ -1,6 +1,7 @@
 """From a scan to reconstructions and patches: the right image, the right window, the right order."""
 
 import io
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,51 @@ def test_the_batch_size_changes_nothing_and_each_image_is_read_once(net, top, ba
     for one, other in zip(made, gallery(net, top, "conv2", units, Views(net.preprocess)), strict=True):
         np.testing.assert_allclose(one.reconstructions, other.reconstructions, rtol=1e-4, atol=1e-5)
         assert np.array_equal(one.patches, other.patches) and one.files == other.files
+
+
+class OnlyRows(nn.Module):
+    """What takes its maps row by row, as they lie in memory: not every network bears channels-last."""
+
+    def forward(self, x):
+        if not x.is_contiguous():
+            raise RuntimeError("view size is not compatible with input tensor's size and stride")
+        return x
+
+
+def lying(net, images, **options):
+    """The galleries of conv2, and how the maps of each batch lay: how many, and whether channels-last."""
+    top, found = deconvnet.scan(net, images, ["conv2"]), []
+    handle = net.pool1.register_forward_pre_hook(lambda module, given: found.append(
+        (len(given[0]), given[0].is_contiguous(memory_format=torch.channels_last))))
+    made = list(gallery(net, top, "conv2", range(8), images, **options))
+    handle.remove()
+    return made, [batch for batch in found if batch[0] > 1]
+
+
+def test_a_network_is_recorded_channels_last_if_it_bears_that(net):
+    views = Views(net.preprocess)
+    images = torch.stack([views[number][0] for number in range(12)]).contiguous()
+    other = Small()
+    other.relu1 = nn.Sequential(other.relu1, OnlyRows())
+    made, batches = lying(net, images, batch_size=4)
+    same, plain = lying(other, images, batch_size=4)
+    assert {last for _, last in batches} == {True} and {last for _, last in plain} == {False}
+    for one, two in zip(made, same, strict=True):
+        np.testing.assert_allclose(one.reconstructions, two.reconstructions, rtol=1e-4, atol=1e-5)
+
+
+def test_as_many_images_are_recorded_together_as_memory_bears(net, monkeypatch):
+    views = Views(net.preprocess, every=11)
+    images = torch.stack([views[number][0] for number in range(30)])
+    module = sys.modules["deconvnet.gallery"]
+    monkeypatch.setattr(module, "MOST", 7)
+    assert {count for count, _ in lying(net, images)[1][:-1]} == {7}
+    taken = deconvnet.record(net, images[:1]).memory
+    monkeypatch.setattr(module, "TAPE", 5 * taken + 1)
+    assert {count for count, _ in lying(net, images)[1][:-1]} == {5}
+    monkeypatch.setattr(module, "TAPE", taken - 1)
+    made, batches = lying(net, images)
+    assert len(made) == 8 and not batches
 
 
 @pytest.mark.parametrize("units_at_once", [0, 1, 3])

@@ -187,6 +187,11 @@ def test_switches_have_no_more_bytes_than_their_places_need(width, dtype):
     assert width % 2 or tape.calls[0].switches[..., -1] == 2 * width - 1
 
 
+def test_the_memory_of_a_tape_is_that_of_its_values_and_switches_each_counted_once():
+    tape = deconvnet.record(nn.Sequential(nn.MaxPool2d(2), nn.ReLU(inplace=True)), torch.zeros(1, 1, 4, 4))
+    assert tape.memory == 16 * 4 + 4 * 4 + 4 * 2  # images, what is pooled and rectified in place, places
+
+
 def test_a_network_that_asks_for_the_places_of_maxima_gets_torchs_own():
     net = Net(lambda net, x: F.max_unpool2d(*net.pool(x), 2), pool=nn.MaxPool2d(2, return_indices=True))
     images = torch.rand(1, 1, 4, 4)
