@@ -27,7 +27,7 @@ from .inverses import (
 )
 from .projection import Projection, project, step_down, walk_back
 from .tape import Call, Tape, as_map
-from .windows import Signal, join, rewindow
+from .windows import Signal, fit, join, rewindow
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class _Notes:
         if rule in _STEPS:
             again = rule is rectify and self.before_relu
             maps = as_map(_before(self.tape, call.inputs[0])) if again else value
-            made = self.stage(_STEPS[rule], call.module, _how(call), parts[0], maps, _switched(call))
+            made = self.stage(_STEPS[rule], call.module, _how(call), parts[0], maps, _switched(call, signal, parts[0]))
             self.stages.append([replace(stage, follows=follows) for stage in made])
             self.now, self.passed = set(call.inputs), []
         elif follows:
@@ -142,11 +142,10 @@ class _Notes:
         return join(one, other)
 
     def stage(self, step: str, module: str, how: str, signal: Signal, maps: Tensor,
-              marks: Tensor | None = None) -> list[Stage]:
-        """A stage in arrays, of each of the n; ``marks`` (N, C, H, W) where the maxima were."""
+              switches: np.ndarray | None = None) -> list[Stage]:
+        """A stage in arrays, of each of the n; ``switches`` (n, C, h, w)."""
         passed = tuple(dict.fromkeys(self.passed))
         there = _under(maps, signal)                                             # (n, C, h, w)
-        switches = None if marks is None else _under(marks, signal) > 0
         size = (maps.shape[2], maps.shape[3])
         return [Stage(step, module, how, passed, own, below, None if switches is None else switches[row], (y, x), size,
                       count=len(own))
@@ -199,12 +198,20 @@ def _how(call: Call) -> str:
     return f"{slide.kernel[0]}×{slide.kernel[1]}, stride {stride}"
 
 
-def _switched(call: Call) -> Tensor | None:
-    """Where any pooling window of the maps had its maximum (N, C, H, W), 1 or 0."""
+def _switched(call: Call, signal: Signal, arrived: Signal) -> np.ndarray | None:
+    """Where any pooling window had its maximum (n, C, h, w), in the windows of what arrived from a signal."""
     if call.switches is None or DECONVNET[call.function] is not unpool:
         return None
-    maps = as_map(call.given[0])
-    return torch.zeros_like(maps).flatten(2).scatter_(2, call.switches.flatten(2).long(), 1.0).view_as(maps)
+    slide = sliding(call)
+    assert slide is not None
+    n, channels, h, w = signal.values.shape
+    # a pooling window beside those of the signal may reach into what arrived
+    reach = [d * (k - 1) // s for d, k, s in zip(slide.dilation, slide.kernel, slide.stride, strict=True)]
+    ones = signal.values.new_ones(n, channels, h + 2 * reach[0], w + 2 * reach[1])
+    around = Signal(ones, signal.origin - signal.origin.new_tensor(reach), signal.image)
+    marks = unpool(call, fit(around, (call.shape[-2], call.shape[-1]), signal))[0]
+    size = (arrived.values.shape[2], arrived.values.shape[3])
+    return _array(rewindow(marks, arrived.origin, size).values) > 0
 
 
 def with_chosen(stages: Sequence[Stage], unit: int, count: int) -> list[Stage]:

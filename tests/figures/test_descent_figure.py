@@ -125,6 +125,26 @@ def test_the_switches_are_where_the_maxima_were(found):
     assert (np.abs(stages[2].signal)[~stages[2].switches] == 0).all()
 
 
+@pytest.mark.parametrize("pool", [
+    nn.MaxPool2d(3, 2), nn.MaxPool2d(2, 1, dilation=3), nn.MaxPool2d(5, 2, 2), nn.MaxPool2d((1, 4), (3, 1)),
+    nn.MaxPool2d(2, 3), nn.MaxPool2d(4, 3, 2, ceil_mode=True), nn.AdaptiveMaxPool2d(5)], ids=str)
+@pytest.mark.parametrize("above", [nn.Conv2d(5, 6, 3, padding=1), nn.Conv2d(5, 6, 1, padding=3)], ids=str)
+def test_the_switches_of_pooling_windows_that_only_reach_in_are_there_too(pool, above):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), pool, above)
+    tape = deconvnet.record(net, torch.rand(2, 3, 25, 20))
+    _, _, height, width = tape.maps("3").shape
+    places = [(0, 0), (height - 1, width - 1), (height // 2, 0), (height // 2, width // 2)]
+    _, ways = descend(tape, "3", [(image, unit, *place) for image in (0, 1) for unit in (0, 3) for place in places])
+    _, places = nn.functional.max_pool2d_with_indices(tape.values[2], pool.kernel_size, pool.stride, pool.padding,
+                                                      pool.dilation, pool.ceil_mode) \
+        if isinstance(pool, nn.MaxPool2d) else nn.functional.adaptive_max_pool2d_with_indices(tape.values[2], 5)
+    marks = torch.zeros(2, 5, 25 * 20).scatter(2, places.flatten(2), 1.0).view(2, 5, 25, 20)
+    for number, way in enumerate(ways):
+        stage = next(stage for stage in way if stage.switches is not None)
+        np.testing.assert_array_equal(stage.switches, window(marks[number // 8, None], stage) > 0)
+
+
 def test_the_maps_drawn_are_the_strongest_and_stay_the_same_from_unpooling_to_filtering(found):
     one, stages = found[3], found[4]
     drawn = with_chosen(stages, one.unit, 3)
