@@ -12,7 +12,7 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
          "windows", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample",
-         "scanned", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards",
+         "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards",
          "decoding", "preprocess", "pictures", "photographs", "images", "config", "settings", "importing",
          "network", "caffe", "check", "provenance", "render", "gallery", "report", "subject", "exhibit",
          "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",
