@@ -101,7 +101,7 @@ def numbers(one: Gallery) -> dict[str, Any]:
 
 
 def summarise(top: Scan) -> list[tuple[str, ...]]:
-    """A row for each layer: name, units, dead ones, those that fire for everything, the most class-selective ones."""
+    """A row for each layer: name, units, dead ones, undiscriminating ones, the most class-selective ones."""
     return [(layer, str(len(found.fired)), _some(found.dead.tolist()), _some(found.always.tolist()),
              _most_selective(top, layer)) for layer, found in top.items()]
 
@@ -169,7 +169,7 @@ def _unit_rows(top: Scan, layer: str) -> list[tuple[Any, ...]]:
     found = top[layer]
     states = torch.zeros(len(found.fired), dtype=torch.int64)
     states[found.always], states[found.dead] = 1, 2
-    names = ("", "fires for everything", "dead")
+    names = ("", "undiscriminating", "dead")
     columns = zip(found.maximum.tolist(), found.fires.tolist(), states.tolist(), found.preferred.tolist(),
                   found.selectivity.tolist(), strict=True)
     return [(f"{layer}:{unit}", f"{maximum:.6g}", f"{fires:.4f}", names[state], _class(top, preferred), f"{value:.4f}")

@@ -152,6 +152,10 @@ def test_scan_then_gallery(place, capsys):
     assert unit["boxes"][0][1][0] - unit["boxes"][0][0][0] == top_field(place)
     rows = list(csv.DictReader((place / "sheets/units.csv").read_text().splitlines()))
     assert len(rows) == 18 and rows[0]["unit"] == "conv1:0"
+    for word, units in (("dead", "dead"), ("undiscriminating", "always")):
+        found = [f"{layer}:{unit}" for layer in ("conv1", "conv2") for unit in getattr(top[layer], units)]
+        assert [row["unit"] for row in rows if row["state"] == word] == found
+        assert found or word == "dead"
 
 
 def top_field(place):

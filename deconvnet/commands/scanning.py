@@ -105,8 +105,9 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
              strict: bool = False) -> None:
     """The strongest activations of every unit, over any number of images, in one pass and constant memory.
 
-    Also which units never fire, which fire for everything and, where there are classes, which prefer one. The same
-    command again goes on where an earlier one was cut off. Then: deconvnet gallery FILE --out DIR
+    Also which units are dead (they never fire), which are undiscriminating (they fire for everything) and, where there
+    are classes, which prefer one. The same command again goes on where an earlier one was cut off. Then: deconvnet
+    gallery FILE --out DIR
 
     On several GPUs, or many cores: torchrun --nproc-per-node 4 --no-python deconvnet scan … Each process goes through
     its part of the images, and the file is the same to the last bit. On several machines, all must see the same --out
@@ -270,7 +271,7 @@ def _notes(net: "Network", model: str, weights: str | None, layers: list[str] | 
 def _print_scan(found: "Scan") -> None:
     from ..report import summarise
 
-    print_table(f"{found.count:,} images", ("layer", "units", "dead", "fire for everything", "most selective"),
+    print_table(f"{found.count:,} images", ("layer", "units", "dead", "undiscriminating", "most selective"),
                  summarise(found))
     for name, reason in found.skipped:
         print(f"skipped: {name!r}: {reason}")
