@@ -379,9 +379,10 @@ def _max_pool(func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any,
     quick = maps.device.type == "cpu" and maps.ndim == 4  # torch pools some ten times as fast there, channels last
     laid = maps.contiguous(memory_format=torch.channels_last) if quick else maps
     pooled, indices = _MAX_POOLS[func](laid, **bound, return_indices=True)
-    pooled = pooled.contiguous() if quick and maps.is_contiguous() else pooled
     switches = indices.to(_narrowest(maps.shape[-2] * maps.shape[-1]), memory_format=torch.contiguous_format)
-    return ((pooled, indices) if wanted else pooled), switches
+    expected = (pooled, indices) if wanted else (pooled,)
+    made = tuple(one.contiguous() for one in expected) if quick and maps.is_contiguous() else expected
+    return (made if wanted else made[0]), switches
 
 
 def _narrowest(count: int) -> torch.dtype:

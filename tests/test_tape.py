@@ -198,6 +198,12 @@ def test_a_network_that_asks_for_the_places_of_maxima_gets_torchs_own():
     assert torch.equal(deconvnet.record(net, images).values[-1], net(images))
 
 
+def test_a_network_may_take_the_places_of_maxima_as_they_lie_in_memory():
+    net = Net(lambda net, x: sum(one.view(2, -1) for one in net.pool(x)), pool=nn.MaxPool2d(2, return_indices=True))
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(deconvnet.record(net, images).values[-1], net(images))
+
+
 def test_the_network_puts_out_what_it_would_have():
     torch.manual_seed(0)
     net = nn.Sequential(conv(), nn.MaxPool2d(2, return_indices=True)).eval().double()
