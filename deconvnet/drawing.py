@@ -13,7 +13,7 @@ from .errors import DeconvnetError
 from .stopping import wait_for_the_parent
 
 FEW = 16   # that are drawn before processes are begun, which takes as long
-AHEAD = 16  # that wait for each of those who draw, for they are held in memory
+AHEAD = 32  # that wait at most, for they are held in memory, unless more are drawn at once
 
 Item = TypeVar("Item")
 Drawn = TypeVar("Drawn")
@@ -34,7 +34,7 @@ def drawn(draw: Callable[[Item], Drawn], items: Iterable[Item], processes: bool 
         return
     pool = ProcessPoolExecutor(count, initializer=wait_for_the_parent) if processes else ThreadPoolExecutor(count)
     try:
-        yield from _in_order(draw, items, pool, AHEAD * count)
+        yield from _in_order(draw, items, pool, max(AHEAD, count))
     except BrokenProcessPool as error:
         raise DeconvnetError("A process that drew pictures has died, perhaps for want of memory. The environment "
                              "variable OMP_NUM_THREADS=1 makes one process do everything") from error

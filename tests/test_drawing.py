@@ -61,7 +61,7 @@ def test_no_more_items_are_made_than_may_wait(two_threads, processes):
     made = []
     pictures = drawn(slowly, (made.append(number) or number for number in range(300)), processes=processes)
     for count, _ in enumerate(pictures, 1):
-        assert len(made) <= count + 2 * drawing.AHEAD + 1
+        assert len(made) <= count + drawing.AHEAD + 1
 
 
 def test_what_is_drawn_does_not_wait_for_items_that_come_slowly(two_threads):
@@ -81,7 +81,7 @@ def test_what_fails_is_told_and_nothing_more_is_made(two_threads, processes):
     made = []
     with pytest.raises(ValueError, match="30"):
         list(drawn(fails, (made.append(n) or n for n in range(1000)), processes=processes))
-    assert len(made) <= 31 + 2 * drawing.AHEAD + 1
+    assert len(made) <= 31 + drawing.AHEAD + 1
 
 
 def dies(number):
