@@ -422,7 +422,7 @@ def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
 
 
 def _exact(maps: Tensor) -> torch.dtype:
-    """Floats in which positions on the maps are exact, the sums above too."""
+    """Floats in which flat places on the maps are exact, and half a column more than their rounding (``unpool``)."""
     return torch.float32 if maps.shape[-2] * maps.shape[-1] <= 2 ** 20 else torch.float64
 
 

@@ -89,7 +89,6 @@ class Tape:
                              "(N, C). Look at a layer below it")
         return as_map(value)
 
-
     @property
     def memory(self) -> int:
         """Bytes of all values and switches."""

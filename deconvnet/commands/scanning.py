@@ -106,8 +106,8 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
     """The strongest activations of every unit, over any number of images, in one pass and constant memory.
 
     Also which units are dead (they never fire), which are undiscriminating (they fire for everything) and, where there
-    are classes, which prefer one. The same command again goes on where an earlier one was cut off. Then: deconvnet
-    gallery FILE --out DIR
+    are classes, which prefer one. The same command again goes on where an earlier one was cut off.
+    Then: deconvnet gallery FILE --out DIR
 
     On several GPUs, or many cores: torchrun --nproc-per-node 4 --no-python deconvnet scan … Each process goes through
     its part of the images, and the file is the same to the last bit. On several machines, all must see the same --out
