@@ -19,12 +19,10 @@ from torch import Tensor
 from . import refusals, slides
 from .errors import UsageError
 from .moves import moves
-from .receptive import Pair, Sliding
+from .receptive import Sliding
 from .tape import Call, as_map
+from .transposed import convolve_transposed
 from .windows import Signal, below, cells_of, look_up, rewindow, scatter
-
-FEW = 4  # output channels up to which strided transposed filters are taken phase by phase: the last step, to pixels
-
 
 Rule = Callable[[Call, Signal], list[Signal]]
 
@@ -64,9 +62,7 @@ def rectify(call: Call, signal: Signal) -> list[Signal]:
 def filter_transposed(call: Call, signal: Signal) -> list[Signal]:
     """The signal through the transposed filters, without bias: "flipping each filter vertically and horizontally"."""
     a, slide = bind(call), _slide(call)
-    few = a.weight.shape[1] <= FEW and max(slide.stride) > 1 and slide.dilation == (1, 1)
-    values = _in_phases(signal.values, a.weight, slide.stride) if few and a.groups == 1 else F.conv_transpose2d(
-        signal.values, a.weight, stride=slide.stride, dilation=slide.dilation, groups=a.groups)
+    values = convolve_transposed(signal.values, a.weight, slide, a.groups)
     return [Signal(values, below(signal.origin, slide), signal.image)]
 
 
@@ -402,23 +398,6 @@ def _defaults(parameters: str) -> dict[str, Any]:
 def slope_of(call: Call) -> Tensor | float:
     """By what a rectifier multiplies what is negative: 0, but for a leaky one; (C, 1, 1) where it learned one each."""
     return refusals.slope(bind(call))
-
-
-def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
-    """What ``conv_transpose2d`` gives of values (n, C, h, w) and weights (C, c, kh, kw), faster where c is small.
-
-    With a stride of s each pixel gets every s-th weight only. So the pixels of one phase, s apart, are a convolution of
-    stride 1; it gives all phases as channels, which are then laid side by side.
-    """
-    (sy, sx), (c, kh, kw) = stride, weight.shape[1:]
-    my, mx = -(-kh // sy), -(-kw // sx)                                  # weights that meet in a pixel, per axis
-    padded = F.pad(weight, (0, mx * sx - kw, 0, my * sy - kh))
-    taps = padded.view(-1, c, my, sy, mx, sx).flip(2, 4).permute(1, 3, 5, 0, 2, 4)           # (c, sy, sx, C, my, mx)
-    phases = F.conv2d(values, taps.flatten(0, 2), padding=(my - 1, mx - 1))                  # (n, c·sy·sx, h', w')
-    n, _, h, w = phases.shape
-    pixels = phases.view(n, c, sy, sx, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c, h * sy, w * sx)
-    height, width = ((size - 1) * s + k for size, s, k in zip(values.shape[2:], stride, (kh, kw), strict=True))
-    return pixels[:, :, :height, :width]
 
 
 def _exact(maps: Tensor) -> torch.dtype:

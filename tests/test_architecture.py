@@ -11,9 +11,9 @@ PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
 ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
-         "windows", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk", "sample",
-         "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts", "shards",
-         "decoding", "preprocess", "pictures", "photographs", "images", "config", "settings", "importing",
+         "windows", "transposed", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk",
+         "sample", "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts",
+         "shards", "decoding", "preprocess", "pictures", "photographs", "images", "config", "settings", "importing",
          "network", "caffe", "check", "provenance", "render", "gallery", "report", "subject", "exhibit",
          "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",
          "__main__"]

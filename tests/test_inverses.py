@@ -15,7 +15,6 @@ from deconvnet.inverses import (
     GRADIENT,
     METHODS,
     OPERATIONS,
-    _in_phases,
     mask_both,
     mask_forward,
     pass_through,
@@ -106,16 +105,6 @@ def test_transposed_filtering_is_correlation_with_filters_flipped_both_ways():
     flipped = conv.weight.flip(2, 3).transpose(0, 1)
     expected = F.conv2d(F.pad(signal, (4, 4, 2, 2)), flipped)
     assert torch.allclose(deconvnet.project(tape, "0", [(0, 0)], seed="map").on_canvas(), expected, rtol=1e-12)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.integers(1, 11), st.integers(1, 11), st.integers(1, 5), st.integers(1, 5), st.integers(1, 7),
-       st.integers(1, 7), st.integers(1, 4))
-def test_filtering_phase_by_phase_is_transposed_filtering(kh, kw, sy, sx, h, w, channels):
-    values = torch.randn(2, 5, h, w, dtype=torch.float64)
-    weight = torch.randn(5, channels, kh, kw, dtype=torch.float64)
-    expected = F.conv_transpose2d(values, weight, stride=(sy, sx))
-    torch.testing.assert_close(_in_phases(values, weight, (sy, sx)), expected)
 
 
 def test_the_bias_has_no_part_in_the_way_down():
