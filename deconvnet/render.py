@@ -62,12 +62,22 @@ def robust_scale(pixels: np.ndarray) -> float:
 
     Raises DeconvnetError for NaN and infinity, which would otherwise look like an even grey.
     """
-    size = np.abs(_floats(pixels))
-    if not np.isfinite(size).all():
-        raise DeconvnetError("a reconstruction holds NaN or infinity, which no picture can show")
-    if size.size == 0:
+    sizes = np.abs(_floats(pixels)).ravel()
+    if sizes.size == 0:
         return 0.0
-    return float(np.quantile(size, QUANTILE) or size.max())  # so sparse that the quantile is 0: the largest
+    largest = sizes.max()
+    if not np.isfinite(largest):
+        raise DeconvnetError("a reconstruction holds NaN or infinity, which no picture can show")
+    return float(_quantile(sizes, QUANTILE) or largest)  # so sparse that the quantile is 0: the largest
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """``np.quantile``, five times as fast where few lie above it: these and some more are told from the rest first."""
+    most = values[values >= np.quantile(values[::16], 4 * share - 3)]  # four times as many as lie above it, about
+    above = (len(values) - 1) * (1 - share)  # by how much the quantile's place is from the end of what is sorted
+    if above >= len(most) - 1:  # the sample was not like the whole
+        return float(np.quantile(values, share))
+    return float(np.quantile(most, 1 - above / (len(most) - 1)))
 
 
 def normalise(pixels: np.ndarray, scale: float | None = None) -> np.ndarray:
@@ -77,9 +87,12 @@ def normalise(pixels: np.ndarray, scale: float | None = None) -> np.ndarray:
     that tiles given together can be compared. All zeros are an even mid-grey.
     """
     scale = robust_scale(pixels) if scale is None else scale
-    relative = np.clip(_floats(pixels) / (scale or 1.0), -1, 1)
-    colours = (GREY + np.rint(127 * relative)).astype(np.uint8)
-    return np.moveaxis(colours, -3, -1)                                          # (…, h, w, 3)
+    colours = _floats(pixels) / (scale or 1.0)
+    np.clip(colours, -1, 1, out=colours)
+    colours *= 127
+    np.rint(colours, out=colours)
+    colours += GREY
+    return np.moveaxis(colours.astype(np.uint8), -3, -1)                         # (…, h, w, 3)
 
 
 def _floats(pixels: np.ndarray) -> np.ndarray:

@@ -82,6 +82,22 @@ def test_a_few_outliers_do_not_make_the_rest_grey():
     assert robust_scale(pixels) == 1000
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20_000), st.sampled_from(["normal", "rising", "few", "unlike"]),
+       st.sampled_from([np.float32, np.float64]))
+def test_the_scale_is_the_quantile_that_numpy_gives(seed, count, kind, dtype):
+    draw = np.random.default_rng(seed)
+    pixels = draw.normal(size=count).astype(dtype)
+    if kind == "rising":
+        pixels = np.sort(pixels)
+    elif kind == "few":
+        pixels *= draw.random(count) < 0.01
+    elif kind == "unlike":  # what every sixteenth is says nothing about the others
+        pixels[::16] = 100
+    sizes = np.abs(pixels)
+    assert robust_scale(pixels) == pytest.approx(float(np.quantile(sizes, 0.995) or sizes.max()), rel=1e-6)
+
+
 def test_what_is_almost_everywhere_zero_is_still_seen():
     pixels = np.zeros((1, 3, 100, 100))
     pixels[0, 0, 0, 0] = 5
