@@ -15,6 +15,7 @@ from .errors import DeconvnetError, UnreadableImage, UsageError
 from .photographs import BUILTIN, PHOTOGRAPHS, WINDOW, Photographs
 from .pictures import Images, Pictures, manifest_of
 from .preprocess import Preprocess, usual_resize, window
+from .processes import slow_bar
 from .shards import Shards, is_folder, named
 
 __all__ = ["BUILTIN", "ENDINGS", "FORMATS", "GREY", "PHOTOGRAPHS", "PIXEL_LIMIT", "SIDE_LIMIT", "WINDOW", "ImageFolder",
@@ -82,7 +83,8 @@ class ImageFolder(Pictures):
         self.root = Path(root)
         self.preprocess = preprocess
         self.limit = limit
-        self.files, self.ignored = _split(_walk(self.root), root)
+        listed = slow_bar(_walk(self.root), desc="listing images", unit=" files")
+        self.files, self.ignored = _split(listed, root)
         names = [_class(name) for name in self.files]
         self.classes = sorted({name for name in names if name is not None})
         numbers = {name: number for number, name in enumerate(self.classes)}
@@ -109,7 +111,7 @@ class ImageFolder(Pictures):
     def manifest(self) -> str:
         """SHA-256 (hex) over the names and sizes in bytes of all images: another data set has another one."""
         sizes, times = array("q"), array("q")
-        for name in self.files:
+        for name in slow_bar(self.files, desc="sizes of images", unit=" files"):
             size, time = _size_and_time(self.root / name)
             sizes.append(size)
             times.append(time)

@@ -1,18 +1,21 @@
 """Where a run computes: which device, and which of several processes that torchrun started."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from .errors import AnotherEnded, UsageError, brief
 
+SLOW = 2.0  # seconds until there is a progress bar for what mostly takes less
 PATIENCE = timedelta(days=20)  # they wait so long for one that reads all images or goes through its part
 
 
@@ -97,6 +100,11 @@ def processes(device: str = "auto") -> Iterator[Here]:
         yield Here(dist.get_rank(), world, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def slow_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A progress bar of tqdm's, for what is slow at times only: it appears after two seconds, in the first process."""
+    return tqdm(items, delay=SLOW, disable=os.environ.get("RANK", "0") != "0", leave=False, **options)
 
 
 def _device(name: str) -> torch.device:

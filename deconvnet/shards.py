@@ -20,12 +20,12 @@ from typing import BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from .errors import UnreadableImage, UsageError
+from .processes import slow_bar
 from .scanned import CLASSES
 
 MOST = 100_000              # tar files
 HEADER = 1 << 14            # bytes that may describe one member; more is an attack, or no tar file
 TEXT, NOTE = 256, 1 << 20   # bytes of a .cls, of a .json
-PATIENCE = 2.0              # seconds until a progress bar appears
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
@@ -161,7 +161,7 @@ class Shards:
         folders: list[Class] = []
         same: dict[Class, Class] = {None: None}  # one object for each class, however many images have it
         total = sum(size for size, _ in self._listed)
-        with tqdm(total=total, unit="B", unit_scale=True, desc="listing shards", delay=PATIENCE) as bar:
+        with slow_bar(total=total, unit="B", unit_scale=True, desc="listing shards") as bar:
             for number, (path, shard) in enumerate(zip(self.paths, _names(self.paths), strict=True)):
                 images, ignored = _contents(path, endings, bar)
                 self.ignored += ignored

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from deconvnet import processes
 from deconvnet.errors import UnreadableImage, UsageError
 from deconvnet.images import (
     ENDINGS,
@@ -412,6 +413,16 @@ def test_the_manifest_changes_with_a_name_a_size_or_a_file(tmp_path):
     (tmp_path / "c.png").unlink()
     seen.add(ImageFolder(tmp_path, Preprocess()).manifest)
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("seconds, rank, seen", [(0, "0", True), (2, "0", False), (0, "1", False)])
+def test_listing_that_takes_long_shows_a_bar(seconds, rank, seen, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "SLOW", seconds)
+    monkeypatch.setenv("RANK", rank)
+    (tmp_path / "one.png").write_bytes(PNG)
+    assert len(ImageFolder(tmp_path, Preprocess()).manifest) == 64
+    told = capsys.readouterr().err
+    assert ("listing images" in told) is ("sizes of images" in told) is seen
 
 
 def test_a_copy_of_a_folder_is_the_same_set(tmp_path):
