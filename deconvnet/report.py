@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .drawing import drawn
 from .errors import UsageError
 from .files import write_whole
 from .gallery import Gallery, parse_units
@@ -53,31 +57,72 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
     return chosen
 
 
-def write_layer_sheet(folder: Path, net: nn.Module, shown: Sequence[Gallery], origin: Mapping[str, Any], k: int,
-                      contrast: Contrast = "unit", tile: int = 80) -> None:
-    """Writes the sheet of some units of one layer, with k places for each, as PNG and PDF named for the layer."""
-    layer = shown[0].layer
-    title = printable(f"{layer}: {_caption(origin)}")
-    _write(folder, layer, layer_sheet(shown, tile, k, contrast, first_filters(net, shown), title), origin)
+@dataclass
+class Sheets:
+    """Draws galleries into a folder while they are made: a sheet for each layer, all on one page, one for each unit.
+
+    Attributes:
+        folder, net, origin: where to, the network, and where it all comes from.
+        k: places for each unit.
+        contrast, tile, zoom: see ``layer_sheet`` and ``unit_sheet``.
+        noted: the ``numbers`` of each that was drawn.
+        missing: (name, reason) of the images that could not be read any more.
+        without: why a layer has no sheet, by its name.
+    """
+
+    folder: Path
+    net: nn.Module
+    origin: Mapping[str, Any]
+    k: int
+    contrast: Contrast = "unit"
+    tile: int = 80
+    zoom: int = 1
+    noted: list[dict[str, Any]] = field(default_factory=list)
+    missing: set[tuple[str, str]] = field(default_factory=set)
+    without: dict[str, str] = field(default_factory=dict)
+
+    def draw(self, made: Iterator[Gallery], chosen: Chosen, units: bool) -> None:
+        """Draws the galleries of the chosen units, which come in this order; ``units``: also a sheet for each."""
+        pages: list[list[Gallery]] = []
+        layers = self._layers(made, chosen, pages)
+        write = partial(_write_unit, self.folder, origin=self.origin, k=self.k, contrast=self.contrast, zoom=self.zoom)
+        for _ in drawn(write, layers, processes=True) if units else layers:
+            pass
+        if len(pages) == len(PAPER_MAPS) and all(pages):
+            titles = [printable(f"Layer {n}: {shown[0].layer}") for n, shown in enumerate(pages, 1)]
+            filters = first_filters(self.net, pages[0])
+            page = figure_2(pages, filters, self.tile, self.k, self.contrast, titles)
+            _write(self.folder, "figure2", page, self.origin)
+
+    def _layers(self, made: Iterator[Gallery], chosen: Chosen, pages: list[list[Gallery]]) -> Iterator[Gallery]:
+        """The galleries; after those of each layer its sheet is written, and what has room on one page goes there."""
+        for layer, units in chosen.items():
+            shown = []
+            for one in islice(made, len(units)):
+                shown += [one] if len(units) <= MOST else []
+                self.noted.append(numbers(one))
+                self.missing.update(one.missing)
+                yield one
+            if shown:
+                title = printable(f"{layer}: {_caption(self.origin)}")
+                filters = first_filters(self.net, shown)
+                _write(self.folder, layer, layer_sheet(shown, self.tile, self.k, self.contrast, filters, title),
+                       self.origin)
+            else:
+                self.without[layer] = "too many units for one sheet" if units else "no unit fires"
+            pages.append(shown if len(self.noted) <= MOST else [])
+        next(made, None)  # ends its progress bar
 
 
-def write_figure_2(folder: Path, net: nn.Module, pages: Sequence[Sequence[Gallery]], origin: Mapping[str, Any], k: int,
-                   contrast: Contrast = "unit", tile: int = 80) -> None:
-    """Writes the page of the paper's Figure 2, all layers together, as figure2."""
-    titles = [printable(f"Layer {n}: {shown[0].layer}") for n, shown in enumerate(pages, 1)]
-    _write(folder, "figure2", figure_2(pages, first_filters(net, pages[0]), tile, k, contrast, titles), origin)
-
-
-def write_unit_sheet(folder: Path, one: Gallery, origin: Mapping[str, Any], k: int, contrast: Contrast = "unit",
-                     zoom: int = 1) -> None:
+def _write_unit(folder: Path, one: Gallery, origin: Mapping[str, Any], k: int, contrast: Contrast, zoom: int) -> None:
     """Writes the sheet of one unit, as units/conv5_147."""
     (folder / "units").mkdir(exist_ok=True)
     _write(folder / "units", f"{one.layer}_{one.unit}", unit_sheet(one, zoom, k, contrast), origin)
 
 
-def write_numbers(folder: Path, top: Scan, drawn: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
-    """Writes gallery.json, the ``numbers`` of what was drawn, and units.csv, what the scan knows of every unit."""
-    text = json.dumps({"provenance": origin, "units": drawn}, indent=1)
+def write_numbers(folder: Path, top: Scan, noted: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
+    """Writes gallery.json, the numbers of what was drawn, and units.csv, what the scan knows of every unit."""
+    text = json.dumps({"provenance": origin, "units": noted}, indent=1)
     write_whole(folder / "gallery.json", text.encode())
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -158,8 +203,8 @@ def network_name(origin: Mapping[str, Any]) -> str:
 
 
 def _caption(origin: Mapping[str, Any]) -> str:
-    drawn = origin.get("gallery", {})
-    how = [drawn.get("method"), f"unpooled to the {drawn.get('unpool')}"]
+    settings = origin.get("gallery", {})
+    how = [settings.get("method"), f"unpooled to the {settings.get('unpool')}"]
     usual = ("deconvnet", "unpooled to the switches")
     unusual = [word for word in how if word not in usual]
     return ", ".join([f"{network_name(origin)} on {origin['images']}", *unusual])

@@ -1,10 +1,13 @@
 """What a gallery leaves in its folder: names that any file system takes, and choices of units."""
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from deconvnet import report
 from deconvnet.errors import UsageError
+from deconvnet.gallery import Gallery
 from deconvnet.sample import Sample
 from deconvnet.scanned import LayerScan, Scan
 from deconvnet.topk import TopK
@@ -66,3 +69,30 @@ def test_units_by_number_and_by_address(top, units, chosen):
 def test_what_cannot_be_chosen_is_refused(top, options, says):
     with pytest.raises(UsageError, match=says):
         report.choose_units(top, **options)
+
+
+def galleries(chosen):
+    """One of one tile for each unit."""
+    for layer, units in chosen.items():
+        for unit in units:
+            yield Gallery(layer, unit, np.ones(1, np.float32), np.zeros(1, int), np.zeros((1, 2), int), ["a.png"],
+                          np.zeros((1, 2), int), np.ones((1, 3, 2, 2), np.float32), np.zeros((1, 2, 2, 3), np.uint8))
+
+
+def test_a_layer_has_no_sheet_where_no_unit_fires_or_where_too_many_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MOST", 3)
+    chosen = {"one": [5], "none": [], "many": range(4)}
+    sheets = report.Sheets(tmp_path, nn.Identity(), {"model": "zfnet", "images": "photographs"}, k=1)
+    sheets.draw(galleries(chosen), chosen, units=False)
+    assert sheets.without == {"none": "no unit fires", "many": "too many units for one sheet"}
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "one.pdf"}
+    assert [one["unit"] for one in sheets.noted] == ["one:5", *(f"many:{unit}" for unit in range(4))]
+
+
+@pytest.mark.parametrize("each, page", [(1, True), (2, False)])
+def test_five_layers_are_on_one_page_if_they_have_room_on_it(each, page, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MOST", 5)
+    chosen = {f"conv{n}": range(each) for n in range(1, 6)}
+    sheets = report.Sheets(tmp_path, nn.Identity(), {"model": "zfnet", "images": "photographs"}, k=1)
+    sheets.draw(galleries(chosen), chosen, units=False)
+    assert (tmp_path / "figure2.png").is_file() is page and not sheets.without

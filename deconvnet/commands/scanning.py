@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
-from functools import partial
-from itertools import chain, islice
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +12,6 @@ from .shared import alone, mirrored, names_in, print_table, sole_folder, writabl
 
 if TYPE_CHECKING:
     from ..describe import Layer
-    from ..gallery import Gallery
     from ..images import Images
     from ..network import Network
     from ..processes import Here
@@ -174,7 +172,6 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
         images: where the images lie now.
     """
     from .. import report
-    from ..drawing import drawn
     from ..gallery import galleries
     from ..inverses import table
     from ..provenance import reopen
@@ -185,38 +182,19 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     table(method, unpool)  # says what there is, before the work
     if min(tile, zoom) < 1:
         raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
-    with sole_folder(out) as folder, ExitStack() as open_bar:
+    with sole_folder(out) as folder:
         top = read_scan(file)
         chosen = report.choose_units(top, names_in(layers), units, random, seed)
         net, dataset = reopen(top.provenance, model, weights, images)
         chosen = mirrored(net, chosen, asked=bool(layers or units))
         origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}
-        pages, noted, lost = [], [], set()
-        made = open_bar.enter_context(closing(galleries(net, top, chosen, dataset, method=method, unpool=unpool,
-                                                        progress=True)))
-
-        def sheets_of_layers() -> Iterator["Gallery"]:
-            for layer, numbers in chosen.items():
-                shown = []
-                for one in islice(made, len(numbers)):
-                    shown += [one] if len(numbers) <= report.MOST else []
-                    noted.append(report.numbers(one))
-                    lost.update(one.missing)
-                    yield one
-                if shown:
-                    report.write_layer_sheet(folder, net, shown, origin, top.k, contrast, tile)
-                else:
-                    print(f"{layer}: no sheet; " + ("no unit fires" if not numbers else "too many units for one"))
-                pages.append(shown if len(noted) <= report.MOST else [])
-
-        write = partial(report.write_unit_sheet, folder, origin=origin, k=top.k, contrast=contrast, zoom=zoom)
-        for _ in drawn(write, sheets_of_layers(), processes=True) if units else sheets_of_layers():
-            pass
-        next(made, None)  # ends the progress bar
-        if len(pages) == len(report.PAPER_MAPS) and all(pages):
-            report.write_figure_2(folder, net, pages, origin, top.k, contrast, tile)
-        report.write_numbers(folder, top, noted, origin)
-        for name, reason in sorted(lost):
+        sheets = report.Sheets(folder, net, origin, top.k, contrast, tile, zoom)
+        with closing(galleries(net, top, chosen, dataset, method=method, unpool=unpool, progress=True)) as made:
+            sheets.draw(made, chosen, units=bool(units))
+        report.write_numbers(folder, top, sheets.noted, origin)
+        for layer, why in sheets.without.items():
+            print(f"{layer}: no sheet; {why}")
+        for name, reason in sorted(sheets.missing):
             print(f"missing since the scan: {name!r}: {reason}")
         print(f"Sheets and numbers are in {folder}")
 

@@ -39,7 +39,7 @@ def scans():
 
 
 COMMANDS = {
-    "gallery": (["gallery", "top.safetensors", "--out", "sheets"], ("deconvnet.report", "write_layer_sheet", 0)),
+    "gallery": (["gallery", "top.safetensors", "--out", "sheets"], ("deconvnet.report", "layer_sheet", 0)),
     "atlas": (["atlas", "top.safetensors", "--out", "atlas"], ("deconvnet.atlas.pages", "write", 0)),
     "demo": (["demo", "--out", "demo"], ("deconvnet.forward", "Forward.__call__", 0)),
     "figure": (["figure", "3", "--out", "figures"], ("deconvnet.exhibit", "png", 0)),
