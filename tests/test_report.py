@@ -71,6 +71,9 @@ def test_what_cannot_be_chosen_is_refused(top, options, says):
         report.choose_units(top, **options)
 
 
+ORIGIN = {"model": "zfnet", "images": "photographs", "gallery": {"method": "deconvnet", "unpool": "switches"}}
+
+
 def galleries(chosen):
     """One of one tile for each unit."""
     for layer, units in chosen.items():
@@ -82,7 +85,7 @@ def galleries(chosen):
 def test_a_layer_has_no_sheet_where_no_unit_fires_or_where_too_many_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MOST", 3)
     chosen = {"one": [5], "none": [], "many": range(4)}
-    sheets = report.Sheets(tmp_path, nn.Identity(), {"model": "zfnet", "images": "photographs"}, k=1)
+    sheets = report.Sheets(tmp_path, nn.Identity(), ORIGIN, k=1)
     sheets.draw(galleries(chosen), chosen, units=False)
     assert sheets.without == {"none": "no unit fires", "many": "too many units for one sheet"}
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "one.pdf"}
@@ -93,6 +96,6 @@ def test_a_layer_has_no_sheet_where_no_unit_fires_or_where_too_many_are_asked_fo
 def test_five_layers_are_on_one_page_if_they_have_room_on_it(each, page, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MOST", 5)
     chosen = {f"conv{n}": range(each) for n in range(1, 6)}
-    sheets = report.Sheets(tmp_path, nn.Identity(), {"model": "zfnet", "images": "photographs"}, k=1)
+    sheets = report.Sheets(tmp_path, nn.Identity(), ORIGIN, k=1)
     sheets.draw(galleries(chosen), chosen, units=False)
     assert (tmp_path / "figure2.png").is_file() is page and not sheets.without
