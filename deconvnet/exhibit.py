@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .files import write_whole
-from .render import Sheet
+from .layout import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

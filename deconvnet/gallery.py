@@ -15,8 +15,9 @@ from .descent import Stage, chosen_only, descend
 from .errors import DeconvnetError, UnreadableImage, UsageError
 from .forward import best_format
 from .images import GREY
+from .layout import TITLE, framed, line
 from .projection import Projection, field_of, project
-from .render import TITLE, framed, legible, line, unit_sheet
+from .render import legible, unit_sheet
 from .scanned import Scan
 from .tape import Tape, record_as_far_as
 

@@ -1,33 +1,20 @@
-"""Arrays to pictures: a unit's reconstructions beside its patches, sheets of units, the page of the paper's Figure 2.
+"""Units to sheets: reconstructions beside patches, the sheets of layers, the page of the paper's Figure 2.
 
-A sheet is a layout: where each tile lies and where each word stands. ``picture`` draws it pixel by pixel, ``figure`` as
-a vector page; both show the same. Nothing here knows a network or writes a file.
+Nothing here knows a network or writes a file.
 """
 
-import io
-import warnings
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, reduce
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from math import ceil, isqrt
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from .errors import DeconvnetError, UsageError
-from .images import GREY
+from .colours import normalise, robust_scale, shrunk, shrunk_signed
+from .errors import UsageError
+from .layout import GAP, LABEL, MARGIN, TITLE, Sheet, Tile, below, beside, framed, grid, line
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PAPER = 255  # behind the tiles, and where one is missing
-QUANTILE = 0.995  # of |x|: a few outliers may saturate so that the rest can be seen
 SEPARATOR = 1  # pixels between the tiles of a unit
-GAP = 8  # pixels between units
-MARGIN = 24  # pixels between reconstructions and patches, and between layers
-LABEL, TITLE = 12, 18  # font sizes, in pixels
 
 Contrast = Literal["unit", "tile", "layer"]
 
@@ -54,52 +41,6 @@ class UnitTiles(Protocol):
     def remark(self) -> str: ...  # noqa: D102
 
 
-# ---- numbers to colours ----
-
-
-def robust_scale(pixels: np.ndarray) -> float:
-    """The value that becomes black or white: the 99.5 % quantile of |x| over all pixels; 0 where all are zero.
-
-    Raises DeconvnetError for NaN and infinity, which would otherwise look like an even grey.
-    """
-    sizes = np.abs(_floats(pixels)).ravel()
-    if sizes.size == 0:
-        return 0.0
-    largest = sizes.max()
-    if not np.isfinite(largest):
-        raise DeconvnetError("a reconstruction holds NaN or infinity, which no picture can show")
-    return float(_quantile(sizes, QUANTILE) or largest)  # so sparse that the quantile is 0: the largest
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    """``np.quantile``, five times as fast where few lie above it: these and some more are told from the rest first."""
-    most = values[values >= np.quantile(values[::16], 4 * share - 3)]  # four times as many as lie above it, about
-    above = (len(values) - 1) * (1 - share)  # by how much the quantile's place is from the end of what is sorted
-    if above >= len(most) - 1:  # the sample was not like the whole
-        return float(np.quantile(values, share))
-    return float(np.quantile(most, 1 - above / (len(most) - 1)))
-
-
-def normalise(pixels: np.ndarray, scale: float | None = None) -> np.ndarray:
-    """The pixels (…, 3, h, w), signed, as colours (…, h, w, 3), uint8: zero is 128, −scale is 1 and scale is 255.
-
-    What lies beyond the scale saturates. ``scale`` defaults to the robust scale of all the pixels that are given, so
-    that tiles given together can be compared. All zeros are an even mid-grey.
-    """
-    scale = robust_scale(pixels) if scale is None else scale
-    colours = _floats(pixels) / (scale or 1.0)
-    np.clip(colours, -1, 1, out=colours)
-    colours *= 127
-    np.rint(colours, out=colours)
-    colours += GREY
-    return np.moveaxis(colours.astype(np.uint8), -3, -1)                         # (…, h, w, 3)
-
-
-def _floats(pixels: np.ndarray) -> np.ndarray:
-    """The same in float32, or in float64 if they are given so: that is thrice as slow, and no eye sees it."""
-    return np.asarray(pixels, dtype=np.result_type(pixels, np.float32))
-
-
 def _colours(units: Sequence[UnitTiles], contrast: Contrast, size: tuple[int, int]) -> list[np.ndarray]:
     """The reconstructions of each unit as colours (k, h, w, 3): one scale per unit, per tile, or for all.
 
@@ -115,173 +56,6 @@ def _colours(units: Sequence[UnitTiles], contrast: Contrast, size: tuple[int, in
     if contrast == "unit":
         return [normalise(pixels) for pixels in signed]
     raise UsageError(f"contrast must be unit, tile or layer: {contrast!r}")
-
-
-def shrunk_signed(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Signed pixels (k, 3, h, w), shrunk to (height, width) where they are larger."""
-    if not len(pixels) or max(pixels.shape[2:]) <= max(size):
-        return pixels
-    planes = [_shrink(Image.fromarray(plane), size) for plane in np.concatenate(pixels).astype(np.float32)]
-    return np.stack(planes).reshape(*pixels.shape[:2], *size)
-
-
-def shrunk(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels (k, h, w, 3), shrunk to (height, width) where they are larger."""
-    if not len(pixels) or max(pixels.shape[1:3]) <= max(size):
-        return pixels
-    return np.stack([_shrink(Image.fromarray(tile), size) for tile in pixels])
-
-
-def _shrink(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-# ---- the layout ----
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Pixels (h, w, 3), uint8, drawn into the box of ``width``×``height`` at (x, y)."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    pixels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Text:
-    """Words on one line, whose top left corner is (x, y)."""
-
-    x: int
-    y: int
-    size: int
-    words: str
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A layout of tiles and words, in pixels from the top left."""
-
-    width: int
-    height: int
-    tiles: tuple[Tile, ...] = ()
-    texts: tuple[Text, ...] = ()
-
-    def picture(self) -> Image.Image:
-        """The sheet as an RGB picture. Tiles are enlarged without smoothing."""
-        canvas = Image.new("RGB", (self.width, self.height), (PAPER, PAPER, PAPER))
-        for tile in self.tiles:
-            canvas.paste(_resized(tile), (tile.x, tile.y))
-        draw = ImageDraw.Draw(canvas)
-        for text in self.texts:
-            draw.text((text.x, text.y), text.words, fill=(0, 0, 0), font=_font(text.size))
-        return canvas
-
-    def png(self, metadata: Mapping[str, str] | None = None) -> bytes:
-        """The picture as a PNG file with the metadata as its text; the same bytes every time."""
-        info = PngImagePlugin.PngInfo()
-        for key, value in (metadata or {}).items():
-            info.add_itxt(key, value)
-        file = io.BytesIO()
-        self.picture().save(file, "PNG", pnginfo=info, compress_level=4,
-                            compress_type=zlib.Z_RLE)  # a third of the time of the default, photographs 3 % larger
-        return file.getvalue()
-
-    def figure(self, dpi: int = 144) -> "Figure":
-        """The sheet as a matplotlib figure: text stays text, tiles keep their pixels; 1/dpi inch for each of ours."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(self.width / dpi, self.height / dpi), dpi=dpi)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0), autoscale_on=False)
-        axes.set_axis_off()
-        for tile in self.tiles:
-            extent = (tile.x, tile.x + tile.width, tile.y + tile.height, tile.y)
-            axes.imshow(tile.pixels, extent=extent, interpolation="none", aspect="auto")
-        for text in self.texts:  # 0.8: matplotlib's font is wider than the one that the layout was measured with
-            axes.text(text.x, text.y + 0.1 * text.size, text.words, fontsize=0.8 * text.size * 72 / dpi, va="top",
-                      parse_math=False)  # a $ in a name is no formula
-        return figure
-
-    def pdf(self, metadata: Mapping[str, str] | None = None, dpi: int = 144) -> bytes:
-        """The figure as a PDF file, each tile with its own pixels and no date; the same bytes every time.
-
-        ``metadata`` may hold Title, Author, Subject and Keywords.
-        """
-        import matplotlib
-
-        file = io.BytesIO()
-        with warnings.catch_warnings(), matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: text that is text
-            warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
-            self.figure(dpi).savefig(file, format="pdf", metadata={**(metadata or {}), "CreationDate": None})
-        return file.getvalue()
-
-
-def _resized(tile: Tile) -> Image.Image:
-    image = Image.fromarray(np.ascontiguousarray(tile.pixels))
-    return image.resize((tile.width, tile.height), Image.Resampling.NEAREST)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def line(words: str, size: int = LABEL) -> Sheet:
-    """One line of text, as wide as it is."""
-    return Sheet(ceil(_font(size).getlength(words)), ceil(1.3 * size), texts=(Text(0, 0, size, words),))
-
-
-def _at(sheet: Sheet, x: int, y: int) -> tuple[list[Tile], list[Text]]:
-    tiles = [Tile(tile.x + x, tile.y + y, tile.width, tile.height, tile.pixels) for tile in sheet.tiles]
-    return tiles, [Text(text.x + x, text.y + y, text.size, text.words) for text in sheet.texts]
-
-
-def grid(sheets: Sequence[Sheet], columns: int, gap: int) -> Sheet:
-    """The sheets row by row, every column as wide and every row as high as its largest."""
-    widths = [max(sheet.width for sheet in sheets[column::columns]) for column in range(min(columns, len(sheets)))]
-    rows = [sheets[start:start + columns] for start in range(0, len(sheets), columns)]
-    tiles: list[Tile] = []
-    texts: list[Text] = []
-    y = 0
-    for row in rows:
-        for column, sheet in enumerate(row):
-            new_tiles, new_texts = _at(sheet, sum(widths[:column]) + gap * column, y)
-            tiles += new_tiles
-            texts += new_texts
-        y += max(sheet.height for sheet in row) + gap
-    return Sheet(sum(widths) + gap * (len(widths) - 1), y - gap, tuple(tiles), tuple(texts))
-
-
-def beside(*sheets: Sheet, gap: int) -> Sheet:
-    """The sheets from left to right."""
-    return grid(sheets, len(sheets), gap)
-
-
-def below(*sheets: Sheet, gap: int) -> Sheet:
-    """The sheets from top to bottom."""
-    return grid(sheets, 1, gap)
-
-
-def framed(sheet: Sheet) -> Sheet:
-    """The sheet with white around it."""
-    tiles, texts = _at(sheet, GAP, GAP)
-    return Sheet(sheet.width + 2 * GAP, sheet.height + 2 * GAP, tuple(tiles), tuple(texts))
-
-
-def empty(width: int, height: int, *lines: str) -> Sheet:
-    """A frame with nothing in it but some words, where there is nothing to show."""
-    pixels = np.full((height, width, 3), 200, dtype=np.uint8)
-    pixels[1:-1, 1:-1] = PAPER
-    size = LABEL - 3
-    words = below(*(line(words, size) for words in lines), gap=0)
-    frame = Sheet(width, height, (Tile(0, 0, width, height, pixels),))
-    _, texts = _at(words, max(3, (width - words.width) // 2), max(2, (height - words.height) // 2))
-    return Sheet(width, height, frame.tiles, tuple(texts))
-
-
-# ---- units and layers ----
 
 
 def fit(height: int, width: int, tile: int) -> tuple[int, int]:

@@ -20,8 +20,9 @@ from .drawing import drawn
 from .errors import UsageError
 from .files import write_whole
 from .gallery import Gallery, parse_units
+from .layout import Sheet
 from .models import MODELS
-from .render import Contrast, Sheet, figure_2, layer_sheet, unit_sheet
+from .render import Contrast, figure_2, layer_sheet, unit_sheet
 from .scanned import Scan
 
 PAPER_MAPS = (9, 16, 12, 10, 10)  # how many maps of layers 1 to 5 the paper's Figure 2 shows (48 and layer 1's 9)

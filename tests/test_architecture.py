@@ -14,8 +14,8 @@ ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "plac
          "windows", "transposed", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk",
          "sample", "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts",
          "shards", "decoding", "preprocess", "pictures", "photographs", "images", "config", "settings", "importing",
-         "network", "caffe", "check", "provenance", "render", "gallery", "report", "subject", "exhibit",
-         "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",
+         "network", "caffe", "check", "provenance", "colours", "layout", "render", "gallery", "report", "subject",
+         "exhibit", "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",
          "__main__"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 

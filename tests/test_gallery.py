@@ -16,7 +16,8 @@ import deconvnet
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
 from deconvnet.gallery import Gallery, cut, galleries, gallery, parse_units, stretched
 from deconvnet.images import ImageFolder, Photographs, Preprocess
-from deconvnet.render import GAP, TITLE, framed, layer_sheet, line, unit_sheet
+from deconvnet.layout import GAP, TITLE, framed, line
+from deconvnet.render import layer_sheet, unit_sheet
 
 SIZE = 40
 EMPTY = Gallery("conv2", 5, np.zeros(0), np.zeros(0), np.zeros((0, 2)), [], np.zeros((0, 2)), np.zeros((0, 3, 1, 1)),

@@ -9,23 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from deconvnet.colours import normalise, robust_scale
 from deconvnet.errors import DeconvnetError, UsageError
-from deconvnet.render import (
-    GAP,
-    GREY,
-    MARGIN,
-    PAPER,
-    Sheet,
-    Tile,
-    figure_2,
-    filter_sheet,
-    fit,
-    layer_sheet,
-    normalise,
-    reconstruction_sheet,
-    robust_scale,
-    unit_sheet,
-)
+from deconvnet.images import GREY
+from deconvnet.layout import GAP, MARGIN, PAPER, Sheet, Tile
+from deconvnet.render import figure_2, filter_sheet, fit, layer_sheet, reconstruction_sheet, unit_sheet
 
 
 def unit(number=0, k=9, side=7, layer="conv1", seed=0):

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..colours import normalise
 from ..gallery import cut, place_of
 from ..network import Network
 from ..projection import project
-from ..render import normalise
 from ..tape import record_as_far_as
 from .pictures import webp
 

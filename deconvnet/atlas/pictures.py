@@ -7,9 +7,9 @@ from math import ceil, isqrt
 import numpy as np
 from PIL import Image
 
+from ..colours import normalise, robust_scale, shrunk, shrunk_signed
 from ..descent import Stage
 from ..gallery import Gallery
-from ..render import normalise, robust_scale, shrunk, shrunk_signed
 
 LARGEST = 112           # pixels on the longer side of a tile on a unit's page, at most
 TINY, SMALL = 16, 40    # tiles up to the one are kept without loss, up to the other at twice the size, for WebP halves

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from ..colours import normalise, robust_scale
 from ..descent import Stage, descend, shortened, with_chosen
 from ..exhibit import Exhibit
 from ..gallery import cut
-from ..render import normalise, robust_scale
 from ..subject import Opened, Subject
 from ..tape import record_as_far_as
 from .activation import Activation, check_layer, check_number, inputs, of_the_default, strongest_among, strongest_of

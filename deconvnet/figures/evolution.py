@@ -11,30 +11,16 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import Field, field_validator
 
+from ..colours import normalise, robust_scale, shrunk_signed
 from ..describe import fingerprint, obstacles
 from ..errors import DeconvnetError, UsageError
 from ..exhibit import DPI, Exhibit
 from ..gallery import Gallery, gallery
 from ..images import open_images
+from ..layout import GAP, MARGIN, TITLE, Sheet, Tile, below, beside, empty, framed, grid, line
 from ..network import has_weights, load_model
 from ..provenance import provenance
-from ..render import (
-    GAP,
-    MARGIN,
-    TITLE,
-    Sheet,
-    Tile,
-    below,
-    beside,
-    empty,
-    fit,
-    framed,
-    grid,
-    line,
-    normalise,
-    robust_scale,
-    shrunk_signed,
-)
+from ..render import fit
 from ..report import Chosen, choose_units, numbers, printable
 from ..scan import scan
 from ..scanned import Scan

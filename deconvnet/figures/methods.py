@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from ..colours import normalise
 from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..gallery import cut
 from ..inverses import DECONVNET, bind, filter_transposed, weigh
 from ..projection import Projection, project
-from ..render import normalise
 from ..subject import Opened, Subject
 from ..tape import Tape, record_as_far_as
 from .activation import Activation, check_layer, check_number, inputs, of_the_default, strongest_among, strongest_of

@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..colours import normalise, robust_scale
 from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..images import BUILTIN, Images, Photographs, open_images
 from ..projection import project
-from ..render import normalise, robust_scale
 from ..report import printable
 from ..scan import scan
 from ..scanned import LayerScan

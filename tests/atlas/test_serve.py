@@ -31,10 +31,10 @@ from torch import nn
 import deconvnet
 from deconvnet.atlas import own, serve
 from deconvnet.cli import main
+from deconvnet.colours import normalise
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.gallery import cut
 from deconvnet.images import Photographs, decode_image
-from deconvnet.render import normalise
 
 TOKEN = "a-token-that-is-only-known-here_"
 SECRET = b"what nobody may see"

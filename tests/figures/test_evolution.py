@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 import deconvnet
 from deconvnet import cli
+from deconvnet.colours import normalise
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.figures import evolution
 from deconvnet.figures.evolution import Block, Cell, Settings, draw, draw_settling, settle
-from deconvnet.render import normalise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MODEL = f"{small.HERE}:build"

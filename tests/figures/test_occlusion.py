@@ -11,12 +11,12 @@ from torch import nn
 from toys import build, folder, unlabelled
 
 import deconvnet
+from deconvnet.colours import normalise
 from deconvnet.errors import UsageError
 from deconvnet.exhibit import pdf, png
 from deconvnet.figures import occlusion
 from deconvnet.figures.covered import correlation, cover, covered, grey, positions, ranks, shares, squares
 from deconvnet.figures.occlusion import Row, Settings, agreement, draw, legend, make, occlude, strongest
-from deconvnet.render import normalise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,12 +13,13 @@ from squeezenet import DATA
 
 import deconvnet
 from deconvnet import cli
+from deconvnet.colours import normalise, robust_scale
 from deconvnet.compare import beyond, measure, nyquist, spectrum
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.figures import selection
 from deconvnet.figures.selection import Seen, Settings, Side, draw, draw_filters, draw_numbers
 from deconvnet.gallery import Gallery
-from deconvnet.render import normalise, reconstruction_sheet, robust_scale
+from deconvnet.render import reconstruction_sheet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FINE, COARSE = Side(model=f"{small.HERE}:build"), Side(model=f"{small.HERE}:coarse")
