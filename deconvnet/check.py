@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .errors import DeconvnetError, UnreadableImage
 from .images import Images, Preprocess
-from .tape import watch
+from .watching import watch
 
 SAMPLE = 128   # images for each way of making inputs
 _FEW = 24      # of them, where the network gives no classes, so that little can be told

@@ -11,7 +11,8 @@ from .errors import DeconvnetError
 from .inverses import sliding
 from .projection import field_of
 from .receptive import Field, Sliding
-from .tape import Call, Tape, count_calls, record, uncompiled
+from .tape import Call, Tape, record
+from .watching import count_calls, uncompiled
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from .contrast import FastContrast
 from .errors import DeconvnetError, UsageError
 from .rows import EvenRows
 from .scanned import LayerScan, Scan
-from .tape import Enough, count_calls, resolve, watch
 from .topk import Found, NotFinite
+from .watching import Enough, count_calls, resolve, watch
 
 ROUNDING = 1e-3  # of a layer's largest value; two memory formats may differ by less, as a gallery from its scan
 

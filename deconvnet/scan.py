@@ -24,8 +24,9 @@ from .files import sole_writer
 from .forward import Forward
 from .resume import EVERY, Checkpoint, fingerprint_of
 from .scanned import CLASSES, Scan
-from .tape import full_precision, uncompiled
+from .tape import full_precision
 from .topk import Found
+from .watching import uncompiled
 
 
 def scan(net: nn.Module, images: Tensor | Dataset | Iterable, layers: Sequence[str] | None = None, k: int = 9, *,

@@ -14,8 +14,8 @@ from .errors import DeconvnetError, UsageError
 from .files import sole_writer, write_whole
 from .sample import Sample
 from .sealed import Damaged, seal, unseal
-from .tape import count_calls, resolve
 from .topk import Found, TopK
+from .watching import count_calls, resolve
 
 ALWAYS = 0.99  # a unit that fires in at least this share of the images tells them apart badly
 GRAIN = 2.0 ** 24  # activations are summed in parts of this: exactly, in any order, up to 2^29 = 537 million

@@ -10,13 +10,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "tape", "moves",
-         "windows", "transposed", "slides", "refusals", "inverses", "projection", "descent", "describe", "topk",
-         "sample", "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume", "scan", "parts",
-         "shards", "decoding", "preprocess", "pictures", "photographs", "images", "config", "settings", "importing",
-         "network", "caffe", "check", "provenance", "colours", "layout", "render", "gallery", "report", "subject",
-         "exhibit", "compare", "training", "transfer", "figures", "tables", "course", "atlas", "commands", "cli",
-         "__main__"]
+ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "watching", "tape",
+         "moves", "windows", "transposed", "slides", "refusals", "inverses", "projection", "descent", "describe",
+         "topk", "sample", "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume",
+         "scan", "parts", "shards", "decoding", "preprocess", "pictures", "photographs", "images", "config",
+         "settings", "importing", "network", "caffe", "check", "provenance", "colours", "layout", "render", "gallery",
+         "report", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "course", "atlas",
+         "commands", "cli", "__main__"]
 """A module imports only what stands above it; a new one is put where it belongs."""
 
 

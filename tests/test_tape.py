@@ -14,7 +14,8 @@ from torch.nn.modules import module as torch_module
 import deconvnet
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.inverses import DECONVNET
-from deconvnet.tape import count_calls, record_as_far_as, resolve, watch
+from deconvnet.tape import record_as_far_as
+from deconvnet.watching import count_calls, resolve, watch
 
 
 class Net(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DeconvnetError, UsageError
-from ..tape import as_map, count_calls, full_precision, resolve, watch
+from ..tape import as_map, full_precision
+from ..watching import count_calls, resolve, watch
 
 Keep = Callable[[Tensor], Tensor]  # activations (n, C, H, W) → what is kept of each, (n, …)
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import DeconvnetError, UsageError
-from ..tape import uncompiled
+from ..watching import uncompiled
 
 _ALWAYS_THE_SAME = {"deconvnet", "torch", "torchvision", "numpy", "PIL"}  # whatever lies beside one's own file
 

@@ -23,7 +23,8 @@ from ..images import Images, decoder
 from ..network import Network
 from ..sealed import Damaged, seal, unseal
 from ..settings import Part
-from ..tape import Enough, count_calls, full_precision, resolve, watch
+from ..tape import full_precision
+from ..watching import Enough, count_calls, resolve, watch
 
 
 class Pooling(Part):
