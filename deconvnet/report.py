@@ -18,7 +18,7 @@ from torch import nn
 
 from .drawing import drawn
 from .errors import UsageError
-from .files import write_whole
+from .files import made_folder, sweep, write_whole
 from .gallery import Gallery, parse_units
 from .layout import Sheet
 from .models import MODELS
@@ -84,6 +84,8 @@ class Sheets:
 
     def draw(self, made: Iterator[Gallery], chosen: Chosen, units: bool) -> None:
         """Draws the galleries of the chosen units, which come in this order; ``units``: also a sheet for each."""
+        if units:
+            sweep(made_folder(self.folder / "units"))
         pages: list[list[Gallery]] = []
         layers = self._layers(made, chosen, pages)
         write = partial(_write_unit, self.folder, origin=self.origin, k=self.k, contrast=self.contrast, zoom=self.zoom)
@@ -117,7 +119,6 @@ class Sheets:
 
 def _write_unit(folder: Path, one: Gallery, origin: Mapping[str, Any], k: int, contrast: Contrast, zoom: int) -> None:
     """Writes the sheet of one unit, as units/conv5_147."""
-    (folder / "units").mkdir(exist_ok=True)
     _write(folder / "units", f"{one.layer}_{one.unit}", unit_sheet(one, zoom, k, contrast), origin)
 
 

@@ -139,12 +139,16 @@ def test_scan_then_gallery(place, capsys):
     assert scan("--layers", "conv1,conv2", "--top", "4") == 0
     said = capsys.readouterr().out
     assert "cat/broken.jpg" in said and "1 of 13 images could not be read" in said
+    begun = place / "sheets/units/.01234567-89-10.part"  # what one that was killed had not finished
+    begun.parent.mkdir(parents=True)
+    begun.touch()
     top = deconvnet.read_scan("out/top.safetensors")
     assert top["conv2"].values.shape == (12, 4) and len(top.files) == 13 and top.classes == ["cat", "dog"]
     assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv2:3,conv1:0-1"]) == 0
     made = {p.name for p in (place / "sheets").iterdir()}
     assert made >= {"conv1.png", "conv1.pdf", "conv2.png", "gallery.json", "units.csv"}
     assert {p.name for p in (place / "sheets/units").glob("*.png")} == {"conv2_3.png", "conv1_0.png", "conv1_1.png"}
+    assert not begun.exists()
     numbers = json.loads((place / "sheets/gallery.json").read_text())
     assert [u["unit"] for u in numbers["units"]] == ["conv2:3", "conv1:0", "conv1:1"]
     unit = numbers["units"][0]
