@@ -8,21 +8,22 @@ from torch import Tensor
 
 from .receptive import Pair, Sliding
 
-SPARSE = 1 / 8   # share of the values that are not zero, up to which these alone are looked up
-SUMS = 2 ** 24   # numbers that are held meanwhile, at most
-FEW = 4          # output channels up to which strided filters are taken phase by phase: the last step, to pixels
+NARROW = 4                   # output channels up to which strided filters are taken phase by phase: the last step
+SPARSE, SAMPLED = 1 / 8, 16  # share of values that are not zero up to which these alone are taken; told by every 16th
+CHANNELS, ROW = 128, 512     # fewer channels, or shorter filters of one, are filtered faster by torch, zeros and all
+SUMS = 2 ** 23               # numbers that are held meanwhile, at most; larger blocks come from the system each time
 
 
 def convolve_transposed(values: Tensor, weight: Tensor, slide: Sliding, groups: int = 1) -> Tensor:
-    """What ``conv_transpose2d`` gives of values (n, C, h, w) and weights (C, c, kh, kw): (n, c · groups, H, W).
+    """What ``conv_transpose2d`` gives of values (n, C, h, w) and weights (C, c, kh, kw), up to rounding.
 
-    Without padding: of ``slide`` only the stride and the dilation are asked, and the size is ``slide.extent``.
+    That is (n, c · groups, H, W), without padding, by the kernel (the weights'), stride and dilation of ``slide``.
     """
-    if groups == 1 and weight.shape[1] <= FEW:
+    if groups == 1 and weight.shape[1] <= NARROW:
         if max(slide.stride) > 1 and slide.dilation == (1, 1):
             return _in_phases(values, weight, slide.stride)
     elif groups == 1 and _is_sparse(values, weight):
-        return _of_few(values, weight, slide)
+        return _of_nonzero(values, weight, slide)
     return F.conv_transpose2d(values, weight, stride=slide.stride, dilation=slide.dilation, groups=groups)
 
 
@@ -44,20 +45,23 @@ def _in_phases(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
 
 
 def _is_sparse(values: Tensor, weight: Tensor) -> bool:
-    """Whether so few values are not zero that it pays to look these up: after a seed, and after unpooling and ReLU."""
+    """Whether so few values are not zero that it pays to filter these alone: after a seed, after unpooling and ReLU."""
     suits = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
     sums = values[:, 0].numel() * weight[0].numel()
-    return suits and sums <= SUMS and int(values.count_nonzero()) <= SPARSE * values.numel()
+    if not suits or len(weight) < CHANNELS or weight[0].numel() < ROW or sums > SUMS:
+        return False
+    some = values[:, ::SAMPLED]  # counting all of them takes as long as filtering does
+    return int(some.count_nonzero()) <= SPARSE * some.numel()
 
 
-def _of_few(values: Tensor, weight: Tensor, slide: Sliding) -> Tensor:
+def _of_nonzero(values: Tensor, weight: Tensor, slide: Sliding) -> Tensor:
     """Faster where most values are zero.
 
     Of each cell only the channels that are not zero are looked up: their filters, times their values, are summed, and
     these sums are laid onto the pixels that the cell reaches.
     """
     (n, channels, h, w), (c, kh, kw) = values.shape, weight.shape[1:]
-    if (h, w) == slide.dilation == (1, 1):                               # the sums are the pixels
+    if (h, w) == (1, 1) and slide.dilation == (1, 1):                    # the sums are the pixels
         return _weighted(values.flatten(1), weight.flatten(1)).view(n, c, kh, kw)
     filters = weight.permute(0, 2, 3, 1).flatten(1)                      # (C, kh·kw·c)
     sums = _weighted(values.permute(0, 2, 3, 1).reshape(-1, channels), filters).view(n, h, w, kh, kw, c)
