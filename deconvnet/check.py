@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .errors import DeconvnetError, UnreadableImage
 from .images import Images, Preprocess
+from .tape import place_of
 from .watching import watch
 
 SAMPLE = 128   # images for each way of making inputs
@@ -248,10 +249,10 @@ def _see(net: nn.Module, outcome: Outcome, batch: tuple[Tensor, list[int]], trut
 
     def look(name: str, output: Tensor) -> None:
         if name.partition("#")[0] in learned and output.ndim in (2, 4):
-            fired[name] = (output > 0).flatten(2).any(2).any(0) if output.ndim == 4 else (output > 0).any(0)
+            fired[name] = (output > 0).cpu().flatten(2).any((0, 2)) if output.ndim == 4 else (output > 0).any(0).cpu()
 
     with torch.no_grad(), watch(net, look):
-        output = net(outcome.way.inputs(pixels))
+        output = net(outcome.way.inputs(pixels).to(*place_of(net)))
     probabilities = _probabilities(output)
     if probabilities.shape[1]:
         fired.popitem()  # the last layer's are scores: a class that none of the images is of is not dead
@@ -270,7 +271,7 @@ def _probabilities(output: object) -> Tensor:
     """What the network says of each image, (n, classes); (n, 0) where it says nothing of classes."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 4) or (output.ndim == 4 and output.shape[2:] != (1, 1)):
         return torch.zeros(len(output) if isinstance(output, Tensor) else 1, 0)
-    scores = output.flatten(1).float()
+    scores = output.flatten(1).float().cpu()
     if not torch.isfinite(scores).all():
         raise DeconvnetError("The network puts out NaN or infinity: look at its weights, or at the scale of its inputs")
     sums = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-3).all())

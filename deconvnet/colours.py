@@ -7,6 +7,7 @@ from .errors import DeconvnetError
 from .images import GREY
 
 QUANTILE = 0.995  # of |x|: a few outliers may saturate so that the rest can be seen
+MANY = 10_000  # values, of fewer the quantile is as fast without detour
 
 
 def robust_scale(pixels: np.ndarray) -> float:
@@ -20,16 +21,17 @@ def robust_scale(pixels: np.ndarray) -> float:
     largest = sizes.max()
     if not np.isfinite(largest):
         raise DeconvnetError("a reconstruction holds NaN or infinity, which no picture can show")
-    return float(_quantile(sizes, QUANTILE) or largest)  # so sparse that the quantile is 0: the largest
+    return float(_quantile(sizes) or largest)  # so sparse that the quantile is 0: the largest
 
 
-def _quantile(values: np.ndarray, share: float) -> float:
-    """``np.quantile``, five times as fast where few lie above it: these and some more are told from the rest first."""
-    most = values[values >= np.quantile(values[::16], 4 * share - 3)]  # four times as many as lie above it, about
-    above = (len(values) - 1) * (1 - share)  # by how much the quantile's place is from the end of what is sorted
-    if above >= len(most) - 1:  # the sample was not like the whole
-        return float(np.quantile(values, share))
-    return float(np.quantile(most, 1 - above / (len(most) - 1)))
+def _quantile(values: np.ndarray) -> float:
+    """The QUANTILE that ``np.quantile`` gives, of many values up to five times as fast: most lie below it, unsorted."""
+    if len(values) >= MANY:
+        most = values[values >= np.quantile(values[::16], 4 * QUANTILE - 3)]  # some four times as many as lie above it
+        above = (len(values) - 1) * (1 - QUANTILE)  # how far the quantile's place is from the end of what is sorted
+        if above < len(most) - 1:  # as it is, unless the sample was not like the whole
+            return float(np.quantile(most, 1 - above / (len(most) - 1)))
+    return float(np.quantile(values, QUANTILE))
 
 
 def normalise(pixels: np.ndarray, scale: float | None = None) -> np.ndarray:

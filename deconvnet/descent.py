@@ -25,7 +25,7 @@ from .inverses import (
     unpool,
     weigh,
 )
-from .projection import Projection, project, step_down, walk_back
+from .projection import Projection, send_down, step_down, walk_back
 from .tape import Call, Tape, as_map
 from .windows import Signal, fit, join, rewindow
 
@@ -95,7 +95,7 @@ def descend(tape: Tape, layer: str, units: Sequence[Sequence[int]], before_relu:
             ways.append(keep(way, int(units[len(ways)][1])) if keep else way)
         return arrived
 
-    return project(tape, layer, units, walk=walk), ways
+    return send_down(tape, layer, units, DECONVNET, walk), ways
 
 
 class _Notes:

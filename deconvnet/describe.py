@@ -11,7 +11,7 @@ from .errors import DeconvnetError
 from .inverses import sliding
 from .projection import field_of
 from .receptive import Field, Sliding
-from .tape import Call, Tape, record
+from .tape import Call, Tape, place_of, record
 from .watching import count_calls, uncompiled
 
 
@@ -115,10 +115,9 @@ def _layer(tape: Tape, name: str, call: Call | None, module: nn.Module) -> Layer
 
 def _record_noise(net: nn.Module, size: tuple[int, int], channels: int) -> Tape:
     """A tape of one image of noise: the geometry does not depend on what is in it."""
-    like = next((p for p in net.parameters()), torch.zeros(()))
     noise = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
     try:
-        return record(net, noise.to(like.device, like.dtype))
+        return record(net, noise.to(*place_of(net)))
     except RuntimeError as error:
         raise DeconvnetError(f"The network cannot take an image of {channels}×{size[0]}×{size[1]}: {error}. "
                              f"{_remedy(net, channels)}") from error

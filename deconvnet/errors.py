@@ -1,6 +1,9 @@
 """The errors that a user is meant to read: what is wrong, in which file or key, and what to do."""
 
 
+from numbers import Integral
+
+
 class DeconvnetError(Exception):
     """Something that the user can mend. The command line prints it without a traceback and exits with 1."""
 
@@ -23,6 +26,13 @@ class UnreadableImage(DeconvnetError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+def check_least(**arguments: tuple[int, int]) -> None:
+    """Raises UsageError for the first of the arguments, each with the least that it may be, that is no such number."""
+    for name, (value, least) in arguments.items():
+        if not isinstance(value, Integral) or value < least:
+            raise UsageError(f"{name} must be a whole number, {least} at least, not {value}")
 
 
 def brief(error: object) -> str:

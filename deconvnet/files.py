@@ -176,7 +176,7 @@ def _taken(place: Path, path: Path) -> int:
             _drop(number)
             if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise DeconvnetError(f"{path} is being written by {_holder(place)}: wait for it, or choose another "
-                                     "--out") from error
+                                     "place to write to") from error
             raise DeconvnetError(f"{path} cannot be locked: {error.strerror or error}") from error
         with suppress(OSError):
             if os.path.samestat(os.fstat(number), place.stat()):

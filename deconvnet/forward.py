@@ -123,5 +123,6 @@ def _not_finite(layer: str, number: int, batch: Batch, result: Scan) -> Deconvne
     assert batch.images is not None
     name = f" ({result.files[number]})" if result.files else ""
     whole = batch.images[batch.slots[batch.numbers.index(number)]].isfinite().all()
-    cause = f"look at the weights of {layer} and of the layers before it" if whole else "so does the image itself"
+    cause = f"look at the weights of {layer} and of the layers before it" if whole else (
+        "the image itself holds some. Look at how it is preprocessed, or leave it out")
     return DeconvnetError(f"Layer {layer!r} puts out NaN or infinity for image {number}{name}: {cause}")

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,14 +13,14 @@ from tqdm import tqdm
 
 from .contrast import FastContrast
 from .descent import Stage, chosen_only, descend
-from .errors import DeconvnetError, UnreadableImage, UsageError
+from .errors import DeconvnetError, UnreadableImage, UsageError, check_least
 from .forward import best_format
 from .images import GREY
 from .layout import TITLE, framed, line
 from .projection import Projection, field_of, project
 from .render import legible, unit_sheet
 from .scanned import Scan
-from .tape import Tape, record_as_far_as
+from .tape import Tape, place_of, record_as_far_as
 
 MEMORY = 3 * 2 ** 29  # bytes of tiles that are held at once: those of all units of ZFNet's five layers
 TAPE, MOST = 2 ** 29, 24  # bytes of what is recorded together, and images: with more there is little to be gained
@@ -114,6 +115,7 @@ def galleries(net: nn.Module, top: Scan, chosen: Mapping[str, Sequence[int]], im
               batch_size: int | None = None, tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
               progress: bool = False) -> Generator[Gallery]:
     """The same for several layers: ``chosen`` has the units of each. An image is recorded once for all of them."""
+    check_least(descent=(descent, 0), memory=(memory, 0), batch_size=(1 if batch_size is None else batch_size, 1))
     wanted = [(layer, unit) for layer, units in chosen.items()
               for unit in _check_units(units, layer, len(top[layer].values))]
     _check_images(top, images)
@@ -370,9 +372,17 @@ def _check_unit(unit: int, layer: str, count: int) -> None:
 
 
 def _check_units(units: Sequence[int], layer: str, count: int) -> list[int]:
-    for unit in units:
-        _check_unit(int(unit), layer, count)
-    return [int(unit) for unit in units]
+    numbers = [_whole(unit) for unit in units]
+    for unit in numbers:
+        _check_unit(unit, layer, count)
+    return numbers
+
+
+def _whole(unit: Any) -> int:
+    try:
+        return index(unit)
+    except TypeError as error:
+        raise UsageError(f"units are whole numbers, not {unit!r}") from error
 
 
 def _check_images(top: Scan, images: Any) -> None:
@@ -394,9 +404,3 @@ def _inverse(net: nn.Module, images: Any) -> Inverse:
         if inverse is not None:
             return inverse
     return stretched
-
-
-def place_of(net: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a network computes, and in which precision."""
-    first = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
-    return first.device, first.dtype

@@ -340,6 +340,8 @@ UNPOOLINGS: dict[str, Rule] = {"switches": unpool, "center": unpool_to_center}
 def table(method: str | Table = "deconvnet", unpooling: str = "switches") -> Table:
     """The rules of a method by name, max-pooling as asked for. A table of one's own is taken as it is."""
     if not isinstance(method, str):
+        if unpooling != "switches":
+            raise UsageError(f"A table of rules says itself how it unpools: leave unpool={unpooling!r} out")
         return method
     if method not in METHODS:
         raise UsageError(f"There is no method {method!r}; there are: {', '.join(METHODS)}")
@@ -356,6 +358,8 @@ def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
         return ("it takes a tensor that no recorded call made, or that was changed through a view; register constants "
                 "as buffers and write custom functions in torch's own")
     operation = OPERATIONS[call.function]
+    if any(t.ndim == 0 for t in call.given):
+        return f"it takes a number that is computed from the image. {refusals.ATTENDS}; look at a layer below it"
     odd = [tuple(t.shape) for t in call.given if t.ndim not in operation.axes]
     if odd:
         flat = f"it takes what is flat, {odd[0]}; only for feature maps (N, C, H, W) has it a rule"
@@ -366,7 +370,7 @@ def obstacle(call: Call, rules: Table = DECONVNET) -> str | None:
     a = bind(call)
     several = "other" in vars(a) or "tensors" in vars(a)
     if not several and (len(call.inputs) > 1 or a.input is not call.given[0]):
-        return "its weights depend on the image"
+        return f"its weights depend on the image. {refusals.ATTENDS}; look at a layer below it"
     return operation.limits(a, call)
 
 

@@ -7,13 +7,14 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from .errors import DeconvnetError, UsageError
+from .errors import DeconvnetError, UsageError, check_least
 from .inverses import Rule, Table, obstacle, sliding, table
 from .receptive import Box, Field, Pair, Sliding, Spreading
 from .tape import Call, Tape, as_map, full_precision
 from .windows import Signal, fit, inside, join, on_map, rewindow
 
-TOGETHER = 100_000  # pixels that the activations see which travel down together: more, and memory goes back and forth
+TOGETHER = 100_000    # pixels that the activations see which travel down together: so many stay in a processor's cache
+FEWEST, MOST = 6, 64  # activations that do, whatever they see: with fewer, calls cost more than what they compute
 
 Boxes = tuple[Box, ...]
 Onto = Callable[[Signal, Pair, Signal], Signal]
@@ -45,12 +46,9 @@ class Projection:
         return rewindow(signal, torch.zeros_like(self.origin), self.size).values
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
-@full_precision()
 def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, method: str | Table = "deconvnet",
-            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int | None = None,
-            walk: Callable[[Signal], Signal] | None = None) -> Projection:
+            unpool: str = "switches", seed: Literal["activation", "map"] = "activation", rows: int | None = None
+            ) -> Projection:
     """The projections of chosen activations of a layer down to pixels (Zeiler and Fergus 2014, section 2.1).
 
     Args:
@@ -58,11 +56,10 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
         layer: name of the layer, as ``named_modules()`` gives it; ``relu#2`` for the second call of ``relu``.
         units: one (image, unit, y, x) for each projection: image of the batch, feature map, position on the map.
         method: ``deconvnet``, ``gradient``, ``guided``, or a table of rules of one's own.
-        unpool: by the ``switches``, or to the ``center`` of each pooling window.
+        unpool: by the ``switches``, or to the ``center`` of each pooling window; a table of one's own says it itself.
         seed: ``activation``: this one alone, its value, everything else in the layer zero. ``map``: the whole feature
             map of the unit; y and x, if given, are not looked at.
         rows: how many travel down together; by default so many that their windows stay in a processor's cache.
-        walk: takes a signal on the layer down to the images, for whoever watches it on its way (``descend``).
 
     An activation is the positive part of what the layer puts out; one that is not positive projects to nothing.
     Raises UsageError for a layer, unit or position that does not exist, and DeconvnetError, before anything is
@@ -70,7 +67,22 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     """
     if seed not in ("activation", "map"):
         raise UsageError(f"There is no seed {seed!r}; there are: activation, map")
+    if rows is not None:
+        check_least(rows=(rows, 1))
     rules = table(method, unpool)
+    return send_down(tape, layer, units, rules, _walk(tape, tape.number(layer), rules), seed, rows, in_order=False)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+@full_precision()
+def send_down(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, rules: Table,
+              walk: Callable[[Signal], Signal], seed: str = "activation", rows: int | None = None,
+              in_order: bool = True) -> Projection:
+    """The same, for whoever watches the signals on their way: ``walk`` takes one on the layer down to the images.
+
+    They come ``in_order`` of the units, or with those together that see as much of the image.
+    """
     maps, images = as_map(tape.values[tape.number(layer)]), tape.values[0]            # (N, C, H, W), (N, 3, H, W)
     chosen = _check_units(layer, units, maps, seed)                                   # (n, 4)
     start = _seed_map if seed == "map" else _seed_activation
@@ -78,10 +90,8 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     origin, size = _windows(field, chosen[:, 2:], _size(images))
     pixels = maps.new_zeros(len(chosen), images.shape[1], *size)                      # (n, 3, h, w)
     values = maps.new_zeros(len(chosen))                                              # (n,)
-    rows = rows or min(max(TOGETHER // (size[0] * size[1]), 6), 64)
-    # whoever watches sees them in the order in which they were asked for
-    order = torch.arange(len(chosen)) if walk else _by_size(origin, size, _size(images))
-    walk = walk or _walk(tape, tape.number(layer), rules)
+    rows = rows or min(max(TOGETHER // (size[0] * size[1]), FEWEST), MOST)
+    order = torch.arange(len(chosen)) if in_order else _by_size(origin, size, _size(images))
     for part in order.split(rows) if len(chosen) else ():
         signal = start(maps, chosen[part])
         values[part] = signal.values.sum((1, 2, 3))
@@ -137,7 +147,8 @@ def walk_back(tape: Tape, number: int, signal: Travels, step: Callable[[Call, Tr
             signals[source] = meet(signals[source], part) if source in signals else part
     if 0 not in signals:
         raise DeconvnetError("Cannot project: nothing of this layer depends on the images, as far as torch's own calls "
-                             "tell. What is computed elsewhere, or changed through a view, cannot be followed.")
+                             "tell. What is computed elsewhere, or changed through a view, cannot be followed: write "
+                             "it in torch's own calls, or look at a layer below it.")
     return signals[0]
 
 
@@ -206,6 +217,6 @@ def _check_units(layer: str, units: Sequence[Sequence[int]] | Tensor, maps: Tens
     for column, (what, there) in enumerate(zip(("image", "unit", "row y", "column x"), maps.shape, strict=True)):
         wrong = chosen[(chosen[:, column] < 0) | (chosen[:, column] >= there)]
         if len(wrong):
-            raise UsageError(f"There is no {what} {int(wrong[0, column])} in layer {layer!r}: "
-                             f"it has {there}, 0 to {there - 1}")
+            where = "on the tape" if what == "image" else f"in layer {layer!r}"
+            raise UsageError(f"There is no {what} {int(wrong[0, column])} {where}: it has {there}, 0 to {there - 1}")
     return chosen

@@ -15,7 +15,7 @@ _SQUASHES = ("It squashes its input into a fixed range: how strong an activation
              "reconstruction below it should be")
 _NORMALISES = ("What it divides by is computed from the image itself, so that it has no fixed weights to be "
                "transposed. Batch normalisation in evaluation and local response normalisation have a rule")
-_ATTENDS = "What it multiplies by is computed from the image itself, so that it has no fixed weights to be transposed"
+ATTENDS = "What it multiplies by is computed from the image itself, so that it has no fixed weights to be transposed"
 _OTHER_DIMENSIONS = ("Signals are windows on two-dimensional maps. What has one dimension can be written as maps of "
                      "one row (N, C, 1, L), with kernels (1, k); volumes have no rule")
 _UNSWITCHED = "It keeps no switch that says where its output came from. F.max_pool2d has them"
@@ -26,7 +26,7 @@ _REASONS: dict[str, str] = {name: reason for names, reason in (
     ("sigmoid tanh softmax softmin log_softmax hardsigmoid gumbel_softmax", _SQUASHES),
     ("group_norm layer_norm instance_norm normalize rms_norm", _NORMALISES),
     ("multi_head_attention_forward scaled_dot_product_attention matmul bmm baddbmm einsum glu bilinear lstm gru "
-     "rnn_tanh rnn_relu", _ATTENDS),
+     "rnn_tanh rnn_relu", ATTENDS),
     ("conv1d conv3d conv_transpose1d conv_transpose3d max_pool1d max_pool3d avg_pool1d avg_pool3d adaptive_avg_pool1d "
      "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool3d max_pool1d_with_indices max_pool3d_with_indices",
      _OTHER_DIMENSIONS),

@@ -112,7 +112,8 @@ class Sheets:
                 _write(self.folder, layer, layer_sheet(shown, self.tile, self.k, self.contrast, filters, title),
                        self.origin)
             else:
-                self.without[layer] = "too many units for one sheet" if units else "no unit fires"
+                self.without[layer] = (f"{len(units)} units, and one has room for {MOST}" if units else
+                                       "no unit fires")
             pages.append(shown if len(self.noted) <= MOST else [])
         next(made, None)  # ends its progress bar
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .batches import Batch, batches, is_indexed, kind, length, unequal
 from .describe import fingerprint
-from .errors import UnreadableImage, UsageError
+from .errors import UnreadableImage, UsageError, check_least
 from .files import sole_writer
 from .forward import Forward
 from .resume import EVERY, Checkpoint, fingerprint_of
@@ -89,7 +89,7 @@ def go_on(net: nn.Module, images: Any, blank: Scan, store: Checkpoint, layers: S
 
     The network is in its ``place`` already. The other arguments, and the errors, are those of ``scan``.
     """
-    _check_least(batch_size=(batch_size, 1), workers=(workers, 0))
+    check_least(batch_size=(batch_size, 1), workers=(workers, 0))
     _check_mode(net)
     result, shard = store.load(blank), blank.shards[0]
     if strict and result.unreadable:  # skipped before an interruption
@@ -167,13 +167,6 @@ def _bar(progress: bool, images: Any, shard: tuple[int, int]) -> tqdm:
 # ---- what is refused ----
 
 
-def _check_least(**arguments: tuple[int, int]) -> None:
-    """Raises UsageError for the first of the arguments that is less than it must be at least."""
-    for name, (value, least) in arguments.items():
-        if value < least:
-            raise UsageError(f"{name} must be at least {least}, not {value}")
-
-
 def _check_files(checkpoint: str | Path | None, out: str | Path | None) -> None:
     """The state, and the one before, are deleted when the result is there, so that it cannot be one of these files."""
     if out is not None and Path(out).absolute() in (file.absolute() for file in Checkpoint(checkpoint).files):
@@ -235,7 +228,7 @@ def blank_scan(images: Any, k: int, per_image: int, shard: tuple[int, int],
     """A scan that has seen no image, with the names that the images bring along; of a part also with the ``weights``,
     the fingerprint of the network. Raises UsageError as ``scan`` does.
     """
-    _check_least(k=(k, 1), per_image=(per_image, 1))
+    check_least(k=(k, 1), per_image=(per_image, 1))
     if not 0 <= shard[0] < shard[1]:
         raise UsageError(f"shard is (rank, world) with rank from 0 to world − 1, not {shard}")
     try:

@@ -241,7 +241,8 @@ class Scan(Mapping[str, LayerScan]):
         if self.layers and other.layers and list(self.layers) != list(other.layers):
             differ.append("layers")
         if differ:
-            raise UsageError(f"These scans do not belong together: {', '.join(differ)} differ")
+            raise UsageError(f"These scans do not belong together: {', '.join(differ)} differ. Parts are of one "
+                             "network, one set of images and one k")
         for rank, world in self.shards:
             for rank2, world2 in other.shards:
                 if (rank - rank2) % gcd(world, world2) == 0:

@@ -119,6 +119,12 @@ def record_as_far_as(net: nn.Module, images: Tensor, *layers: str) -> Tape:
     return Tape(recorder.calls, recorder.values, recorder.layers)
 
 
+def place_of(net: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a network computes, and in which precision."""
+    first = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
+    return first.device, first.dtype
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """While open, CUDA convolutions compute in float32 and not in TF32, whose error is a thousand times as large."""

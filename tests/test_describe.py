@@ -63,6 +63,16 @@ def test_the_dtype_and_the_channels_are_those_of_the_network():
     assert deconvnet.receptive_field(net, "0", (9, 7), channels=1) == Field((5, 5), (2, 2), (0, 0))
 
 
+def test_the_dtype_is_that_of_what_is_computed_with():
+    class Counts(nn.Sequential):
+        def __init__(self):
+            super().__init__()
+            self.seen = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+            self.conv = nn.Conv2d(3, 2, 5)
+
+    assert deconvnet.receptive_field(Counts(), "conv", (8, 8)).size == (5, 5)
+
+
 def test_the_axes_are_kept_apart():
     net = nn.Sequential(nn.Conv2d(3, 2, (3, 5), (1, 2), (0, 2)), nn.MaxPool2d((2, 1)))
     assert deconvnet.receptive_field(net, "1", (16, 16)) == Field((4, 5), (2, 2), (0, -2))

@@ -314,8 +314,17 @@ def test_other_images_are_noticed_by_their_names_or_their_number(net, views, top
 # ---- what is refused at once ----
 
 
+@pytest.mark.parametrize(("options", "words"), [
+    ({"batch_size": 0}, "batch_size"), ({"batch_size": -1}, "batch_size"), ({"descent": -1}, "descent"),
+    ({"memory": -1}, "memory")])
+def test_a_number_that_makes_no_sense_is_an_error_that_says_what_does(net, views, top, options, words):
+    with pytest.raises(UsageError, match=f"{words} must be a whole number"):
+        gallery(net, top, "conv2", [0], views, **options)
+
+
 @pytest.mark.parametrize(("layer", "units", "words"), [
-    ("conv9", [0], "conv1"), ("conv2", [8], "it has 8, 0 to 7"), ("conv2", [-1], "no unit -1 in layer 'conv2'")])
+    ("conv2", [0.7], "units are whole numbers, not 0.7"), ("conv9", [0], "conv1"),
+    ("conv2", [8], "it has 8, 0 to 7"), ("conv2", [-1], "no unit -1 in layer 'conv2'")])
 def test_a_layer_or_unit_that_does_not_exist_is_an_error_that_says_what_does(net, views, top, layer, units, words):
     with pytest.raises(UsageError, match=words):
         gallery(net, top, layer, units, views)

@@ -490,7 +490,7 @@ def test_windows_are_placed_by_their_origin():
 
 
 @pytest.mark.parametrize(("unit", "message"), [
-    ((2, 0, 0, 0), "no image 2 in layer '0': it has 2, 0 to 1"),
+    ((2, 0, 0, 0), "no image 2 on the tape: it has 2, 0 to 1"),
     ((0, 4, 0, 0), "no unit 4 in layer '0': it has 4, 0 to 3"),
     ((0, -1, 0, 0), "no unit -1 in layer '0'"),
     ((0, 0, 6, 0), "no row y 6 in layer '0': it has 6, 0 to 5"),
@@ -523,6 +523,14 @@ def test_a_table_of_ones_own_decides():
     silent = {**DECONVNET, torch.conv2d: _silence, nn.functional.conv2d: _silence}
     assert not deconvnet.project(tape, "1", [(0, 0, 0, 0)], method=silent).pixels.any()
     assert deconvnet.project(tape, "1", [(0, u, 0, 0) for u in range(4)]).pixels.any()
+    with pytest.raises(UsageError, match="says itself how it unpools"):
+        deconvnet.project(tape, "1", [(0, 0, 0, 0)], method=silent, unpool="center")
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1.5])
+def test_how_many_go_together_is_a_whole_number_from_one(rows):
+    with pytest.raises(UsageError, match="rows must be a whole number, 1 at least"):
+        deconvnet.project(small(), "1", [(0, 0, 0, 0)], rows=rows)
 
 
 def test_a_call_that_the_table_lacks_stops_before_any_rule_is_followed():

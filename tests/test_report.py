@@ -87,7 +87,7 @@ def test_a_layer_has_no_sheet_where_no_unit_fires_or_where_too_many_are_asked_fo
     chosen = {"one": [5], "none": [], "many": range(4)}
     sheets = report.Sheets(tmp_path, nn.Identity(), ORIGIN, k=1)
     sheets.draw(galleries(chosen), chosen, units=False)
-    assert sheets.without == {"none": "no unit fires", "many": "too many units for one sheet"}
+    assert sheets.without == {"none": "no unit fires", "many": "4 units, and one has room for 3"}
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "one.pdf"}
     assert [one["unit"] for one in sheets.noted] == ["one:5", *(f"many:{unit}" for unit in range(4))]
 

@@ -539,7 +539,7 @@ def test_nan_names_the_layer_and_the_image():
         scan(net, torch.randn(3, 3, 8, 8))
     images = tied_images(5)
     images[3, 0, 0, 0] = float("-inf")
-    with pytest.raises(DeconvnetError, match=r"'conv1' .* image 3 \(d.png\): so does the image itself"):
+    with pytest.raises(DeconvnetError, match=r"'conv1' .* image 3 \(d.png\): the image itself holds some"):
         scan(identity(), Pictures(images, files=list(map("{}.png".format, "abcde"))), batch_size=2)
 
 

@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 from ..drawing import drawn
 from ..errors import UsageError
 from ..files import begun, flush_all, made_folder, sweep, write_whole
-from ..gallery import Gallery, gallery, place_of
+from ..gallery import Gallery, gallery
 from ..images import Images
 from ..projection import field_of
 from ..report import network_name, printable
 from ..scanned import Scan, encode
-from ..tape import record
+from ..tape import place_of, record
 from .facts import Facts, layer_facts, tile_facts, unit_facts
 from .pages import FORMAT, read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture

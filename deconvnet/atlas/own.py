@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..colours import normalise
-from ..gallery import cut, place_of
+from ..gallery import cut
 from ..network import Network
 from ..projection import project
-from ..tape import record_as_far_as
+from ..tape import place_of, record_as_far_as
 from .pictures import webp
 
 MOST = 9     # activations that are shown, as many as of a unit in the paper

@@ -34,6 +34,8 @@ def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
     with sole_folder(out) as folder, processes() as here:
         _scan("zfnet", "builtin:photographs-apart", folder / "scan.safetensors", "demo",
               ["conv1", "conv2", "conv3", "conv4", "conv5"], here)
+    if not here.first:  # of torchrun's processes one draws
+        return
     run_gallery(str(folder / "scan.safetensors"), str(folder), seed=seed)
     print(f"All layers on one page: {folder / 'figure2.png'}")
 

@@ -20,7 +20,7 @@ from ..network import Network
 from ..receptive import Pair
 from ..report import network_name
 from ..subject import Opened, Subject
-from ..tape import Call, Tape, record
+from ..tape import Call, Tape, place_of, record
 from .page import FAINT, Page
 
 
@@ -83,8 +83,7 @@ def make(settings: Settings, progress: bool = True) -> Exhibit:
 # ---- what the network is built of ----
 
 def _tape(net: Network, side: int) -> Tape:
-    like = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
-    return record(net, torch.zeros(1, net.preprocess.channels, side, side, device=like.device, dtype=like.dtype))
+    return record(net, torch.zeros(1, net.preprocess.channels, side, side).to(*place_of(net)))
 
 
 def blocks_of(tape: Tape) -> list[Block]:

@@ -19,7 +19,7 @@ from ..report import printable
 from ..scan import scan
 from ..scanned import LayerScan
 from ..subject import Opened, Subject
-from ..tape import Tape, record_as_far_as
+from ..tape import Tape, place_of, record_as_far_as
 from .covered import Box, correlation, cover, covered, grey, positions, ranks, shares, squares
 from .panels import LARGE, blank, panel, picture, words
 from .responses import addresses, respond
@@ -173,7 +173,7 @@ def agreement(tape: Tape, layer: str, activation: tuple[int, int, int], seen: Oc
 
 
 def _placed(net: nn.Module, image: Tensor) -> Tensor:
-    return image.to(next((p for p in net.parameters() if p.is_floating_point()), image))
+    return image.to(*place_of(net))
 
 
 # ---- the projections ----

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DeconvnetError, UsageError
-from ..tape import as_map, full_precision
+from ..tape import as_map, full_precision, place_of
 from ..watching import count_calls, resolve, watch
 
 Keep = Callable[[Tensor], Tensor]  # activations (n, C, H, W) → what is kept of each, (n, …)
@@ -28,7 +28,6 @@ def respond(net: nn.Module, batches: Iterable[Tensor], keep: Mapping[str, Keep])
     ``keep`` says for each layer what to keep of its activations, the positive part of what it puts out; its names are
     full addresses, as ``addresses`` gives them. Raises DeconvnetError where a layer or the output is NaN or infinite.
     """
-    place = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
     kept: dict[str, list[Tensor]] = {layer: [] for layer in keep}
     outputs: list[Tensor] = []
 
@@ -38,7 +37,7 @@ def respond(net: nn.Module, batches: Iterable[Tensor], keep: Mapping[str, Keep])
 
     with watch(net, take), full_precision():
         for batch in batches:
-            outputs.append(_finite(net(batch.to(place)), "the output").cpu())
+            outputs.append(_finite(net(batch.to(*place_of(net))), "the output").cpu())
     return Responses({layer: torch.cat(parts) for layer, parts in kept.items()}, probabilities(torch.cat(outputs)))
 
 
@@ -48,11 +47,10 @@ def addresses(net: nn.Module, image: Tensor, layers: Sequence[str]) -> list[str]
 
     Raises UsageError for a layer that does not exist, is ambiguous, or puts out neither (N, C, H, W) nor (N, C).
     """
-    place = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
     sizes: dict[str, int] = {}
     try:
         with watch(net, lambda name, output: sizes.__setitem__(name, output.ndim)):
-            output = net(image[None].to(place))
+            output = net(image[None].to(*place_of(net)))
     except RuntimeError as error:
         raise DeconvnetError(f"the network cannot take an image of {tuple(image.shape)}: {error}") from error
     if not isinstance(output, Tensor):

@@ -121,6 +121,12 @@ def test_a_network_of_maps_has_dead_units_only(folder):
     assert found.outcomes[0].cells()[3:9] == [""] * 6
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_any_precision_is_checked(folder, dtype):
+    found = seen(network(MEAN, STD).to(dtype), Preprocess(24, 24, MEAN, STD), folder)
+    assert found.whole.accuracy == (1.0, 1.0) and found.whole.probabilities.dtype == torch.float32
+
+
 def test_a_network_that_ends_in_probabilities_is_not_squashed_again(folder):
     net = network(MEAN, STD)
     scores = seen(net, Preprocess(24, 24, MEAN, STD), folder)
