@@ -1,6 +1,20 @@
 """What every unit of a convolutional network has learned, by the method of Zeiler and Fergus (2014).
 
 Names are loaded when they are first used, so that ``deconvnet --help`` need not wait for torch.
+
+The modules, in an order in which each imports only those before it, and what they are for:
+
+    errors versions files stopping processes sealed places: errors, whole files, signals, torchrun's processes
+    receptive watching tape moves windows: the way up, call by call, and windows upon its maps
+    transposed slides refusals inverses projection descent describe: the way down, a rule for each call
+    topk sample scanned: what is found, and kept
+    drawing readers: threads and processes that draw pictures and read images
+    batches contrast rows forward resume scan parts: one pass over any number of images
+    shards decoding preprocess pictures photographs images: where images come from
+    config settings importing network caffe check provenance: networks from anywhere, and what made a result
+    colours layout render gallery report: the strongest activations as pictures
+    subject exhibit compare training transfer figures tables course atlas: the paper's figures and tables, and beyond
+    commands cli __main__: the command line
 """
 
 import importlib

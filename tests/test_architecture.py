@@ -1,6 +1,7 @@
 """Which module may import which, and what no module may do: read from the syntax trees, each rule seen to bite."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -10,14 +11,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, MODELS = ROOT / "deconvnet", ROOT / "models"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *MODELS.rglob("*.py")])
 
-ORDER = ["errors", "versions", "files", "stopping", "processes", "sealed", "places", "receptive", "watching", "tape",
-         "moves", "windows", "transposed", "slides", "refusals", "inverses", "projection", "descent", "describe",
-         "topk", "sample", "scanned", "drawing", "readers", "batches", "contrast", "rows", "forward", "resume",
-         "scan", "parts", "shards", "decoding", "preprocess", "pictures", "photographs", "images", "config",
-         "settings", "importing", "network", "caffe", "check", "provenance", "colours", "layout", "render", "gallery",
-         "report", "subject", "exhibit", "compare", "training", "transfer", "figures", "tables", "course", "atlas",
-         "commands", "cli", "__main__"]
-"""A module imports only what stands above it; a new one is put where it belongs."""
+ABOUT = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")))
+ORDER = " ".join(re.findall(r"^    ([\w ]+): ", ABOUT, re.M)).split()
+"""A module imports only what stands before it in the package's docstring; a new one is put where it belongs."""
 
 
 # ---- imports ---------------------------------------------------------------------------------------------------------
@@ -55,8 +51,12 @@ def parse(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_only_what_stands_above_it(path):
-    assert own(path) in ORDER, "a new module has its place in ORDER"
+    assert own(path) in ORDER, "a new module has its place in the docstring of the package"
     assert out_of_order(own(path), parse(path), ("deconvnet", *path.relative_to(PACKAGE).parts[:-1])) == []
+
+
+def test_the_map_in_the_docstring_of_the_package_has_each_module_once():
+    assert sorted(ORDER) == sorted({own(path) for path in MODULES})
 
 
 @pytest.mark.parametrize("line", ["from .scan import scan", "import deconvnet.cli", "from . import gallery",
