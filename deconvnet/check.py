@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .errors import DeconvnetError, UnreadableImage
 from .images import Images, Preprocess
 from .tape import place_of
-from .watching import watch
+from .watching import learned, watch
 
 SAMPLE = 128   # images for each way of making inputs
 _FEW = 24      # of them, where the network gives no classes, so that little can be told
@@ -244,11 +244,11 @@ def _pixels(images: Images, numbers: Sequence[int],
 def _see(net: nn.Module, outcome: Outcome, batch: tuple[Tensor, list[int]], truth: Mapping[int, set[int]]) -> None:
     """Runs a batch, and adds what comes of it to the outcome."""
     pixels, labels = batch
-    learned = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    layers = learned(net)
     fired: dict[str, Tensor] = {}
 
     def look(name: str, output: Tensor) -> None:
-        if name.partition("#")[0] in learned and output.ndim in (2, 4):
+        if name.partition("#")[0] in layers and output.ndim in (2, 4):
             fired[name] = (output > 0).cpu().flatten(2).any((0, 2)) if output.ndim == 4 else (output > 0).any(0).cpu()
 
     with torch.no_grad(), watch(net, look):

@@ -12,7 +12,7 @@ from .inverses import sliding
 from .projection import field_of
 from .receptive import Field, Sliding
 from .tape import Call, Tape, place_of, record
-from .watching import count_calls, uncompiled
+from .watching import address, count_calls, learned, uncompiled
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,14 @@ def describe(net: nn.Module, size: tuple[int, int] = (224, 224), channels: int =
     net = uncompiled(net)
     tape = _record_noise(net, size, channels)
     leaves = {name: module for name, module in net.named_modules() if not any(module.children())}
-    repeated = {name for name, calls in count_calls(tape.layers).items() if calls > 1}
+    calls = count_calls(tape.layers)
     made = {output: call for call in tape.calls for output in call.outputs}
 
     def layers() -> Iterator[Layer]:
         for key, number in tape.layers.items():
             name = key.partition("#")[0]
             if name in leaves and number > 0:
-                address = key if name not in repeated or "#" in key else f"{name}#1"
-                yield _layer(tape, address, made.get(number), leaves[name])
+                yield _layer(tape, address(key, calls), made.get(number), leaves[name])
 
     return list(layers())
 
@@ -76,9 +75,8 @@ def obstacles(net: nn.Module, layers: Sequence[str] | None = None,
     net = uncompiled(net)
     tape = _record_noise(net, size, channels)
     if layers is None:
-        kinds = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-        layers = [f"{key}#1" if f"{key}#2" in tape.layers else key for key in tape.layers
-                  if key.partition("#")[0] in kinds]
+        default, calls = learned(net), count_calls(tape.layers)
+        layers = [address(key, calls) for key in tape.layers if key.partition("#")[0] in default]
     found = {}
     for layer in layers:
         tape.number(layer)

@@ -12,7 +12,7 @@ from .errors import DeconvnetError, UsageError
 from .rows import EvenRows
 from .scanned import LayerScan, Scan
 from .topk import Found, NotFinite
-from .watching import Enough, count_calls, resolve, watch
+from .watching import Enough, address, count_calls, learned, resolve, watch
 
 ROUNDING = 1e-3  # of a layer's largest value; two memory formats may differ by less, as a gallery from its scan
 
@@ -67,14 +67,14 @@ class Forward:
                                  "the images as it expects them.") from error
         calls = count_calls(outputs)
         if self.layers is None:
-            kinds = {name for name, module in self.net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-            chosen = [name for name in outputs if name.split("#")[0] in kinds]
+            default = learned(self.net)
+            chosen = [name for name in outputs if name.split("#")[0] in default]
         else:
             chosen = [resolve(layer, calls) for layer in self.layers]
         if not chosen:
             raise UsageError(f"No layers to scan: give names. The layers are: {', '.join(calls)}")
         for name in sorted(chosen, key=list(outputs).index):
-            layer = name if "#" in name or calls[name] == 1 else f"{name}#1"
+            layer = address(name, calls)
             self.names[name] = layer
             _check_output(layer, outputs[name], 1)
             if layer not in result.layers:

@@ -1,4 +1,7 @@
-"""Processes that read images: what they hand over, and what becomes of an image at which one of them dies or hangs."""
+"""Processes that read images: what they hand over, and what becomes of an image at which one of them dies or hangs.
+
+Of torch's DataLoader one worker that dies ends the run, and one that hangs holds it.
+"""
 
 import multiprocessing
 import threading

@@ -76,6 +76,16 @@ def count_calls(names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
     return dict(Counter(name.split("#")[0] for name in names))
 
 
+def address(key: str, calls: Mapping[str, int]) -> str:
+    """What a user calls a layer that ``watch`` names: ``relu#1`` for the first call of a module with others."""
+    return f"{key}#1" if calls[key.partition("#")[0]] > 1 and "#" not in key else key
+
+
+def learned(net: nn.Module) -> set[str]:
+    """The names of all convolutions and fully connected layers: the layers that are meant where none are named."""
+    return {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+
 def resolve(layer: str, calls: Mapping[str, int]) -> str:
     """The key of a layer as ``watch`` names it: ``relu`` if it is called once, ``relu#1``, ``relu#2`` … if more often.
 

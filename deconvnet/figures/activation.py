@@ -14,6 +14,7 @@ from ..projection import field_of
 from ..scan import scan
 from ..subject import Opened, Subject
 from ..tape import Tape, record, record_as_far_as
+from ..watching import address, count_calls
 
 
 class Activation(NamedTuple):
@@ -45,10 +46,10 @@ def check_layer(net: Network, layer: str | None = None) -> tuple[str, int]:
         field_of(tape, layer)
         return layer, units
     convolutions = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
-    for name in reversed([name for name in tape.layers if name.partition("#")[0] in convolutions]):
-        address = f"{name}#1" if f"{name}#2" in tape.layers else name
-        if _projects(tape, address):
-            return address, tape.activations(address).shape[1]
+    calls = count_calls(tape.layers)
+    for key in reversed([key for key in tape.layers if key.partition("#")[0] in convolutions]):
+        if _projects(tape, address(key, calls)):
+            return address(key, calls), tape.activations(address(key, calls)).shape[1]
     raise UsageError("the network has no convolution that can be projected from; name a layer")
 
 
