@@ -11,11 +11,12 @@ import sys
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from docstring_parser import parse as parse_docstring
@@ -23,7 +24,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from .commands import COMMANDS
 from .errors import AnotherEnded, DeconvnetError, UsageError
-from .stopping import end_at_once, ignore, stoppable, tell_torchrun
+from .stopping import end_at_once, handled_by, ignore, stoppable, tell_torchrun
 
 
 def program() -> NoReturn:
@@ -43,26 +44,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     again = _command_line(typed)
+    stopped = f"stopped; the same command goes on where it can: {again}"
+    quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
 
     def leave(number: int) -> None:
         if arguments is None:
             _leave(f"stopped at once; the same command goes on from what was saved: {again}", 128 + number)
 
+    def end(number: int, frame: FrameType | None) -> None:
+        tell_torchrun(stopped, after_another=True)
+        _leave("" if quiet else stopped, 128 + number)
+
     try:
-        with stoppable(f"stopped; the same command goes on where it can: {again}", leave) as stop_if_asked:
-            return _run(typed, stop_if_asked)
+        with stoppable(stopped, leave) as stop_if_asked:
+            return _run(typed, stop_if_asked, end if arguments is None else None)
     except KeyboardInterrupt as error:  # also one that comes while the handlers are given back
-        quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
         return _complain(_told(error, again), getattr(error, "code", 130), after_another=True, quiet=quiet)
 
 
-def _run(typed: list[str], stop_if_asked: Callable[[], None]) -> int:
+def _run(typed: list[str], stop_if_asked: Callable[[], None],
+         end: Callable[[int, FrameType | None], None] | None = None) -> int:
     """Runs a command and gives its exit code; KeyboardInterrupt passes."""
     words = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in typed]
     debug = "--debug" in words
     warnings.formatwarning = lambda message, *_, **__: f"deconvnet: {message}\n"  # no path, no line of our code
     try:
         command, options = _parse([word for word in words if word != "--debug"])
+        # torch takes seconds, and a signal that comes meanwhile is swallowed, or makes it abort; as yet it may end all
+        with handled_by(end) if end else nullcontext():
+            import torch  # noqa: F401
         command(**options)
         return 0
     except Exception as error:
@@ -183,7 +193,8 @@ def _leave(message: str, code: int) -> None:
     if "multiprocessing" in sys.modules:
         for child in sys.modules["multiprocessing"].active_children():
             child.kill()
-    os.write(2, f"\ndeconvnet: {message}\n".encode(errors="backslashreplace"))
+    if message:
+        os.write(2, f"\ndeconvnet: {message}\n".encode(errors="backslashreplace"))
     os._exit(code)
 
 

@@ -140,6 +140,37 @@ def test_a_scan_at_random_moments(tmp_path):
     assert stopped > 20
 
 
+SWALLOWS = """
+import pathlib, time
+pathlib.Path(r"{mark}").touch()
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("module", ["jsonargparse", "torch"])
+def test_while_it_imports_what_swallows_signals(module, number, tmp_path):
+    mark = tmp_path / "imports"
+    (tmp_path / f"{module}.py").write_text(SWALLOWS.format(mark=mark))
+    environment = {**ALONE, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen([sys.executable, "-m", "deconvnet", "describe", "zfnet"], stderr=subprocess.PIPE, text=True,
+                          env=environment) as command:
+        while not mark.exists():
+            assert command.poll() is None
+            time.sleep(0.01)
+        command.send_signal(number)
+        late = threading.Timer(5, command.kill)
+        late.start()
+        said = command.communicate()[1]
+        late.cancel()
+    assert command.returncode == SIGNALS[number] and "Traceback" not in said
+    assert said.endswith("deconvnet describe zfnet\n") or module != "torch"
+
+
 # ---- in a program of one's own ----
 
 
