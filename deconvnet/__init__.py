@@ -1,6 +1,6 @@
 """What every unit of a convolutional network has learned, by the method of Zeiler and Fergus (2014).
 
-Names are loaded when they are first used, so that ``deconvnet --help`` need not wait for torch.
+Names, and modules, are loaded when they are first used, so that ``deconvnet --help`` need not wait for torch.
 
 The modules, in an order in which each imports only those before it, and what they are for:
 
@@ -19,6 +19,7 @@ The modules, in an order in which each imports only those before it, and what th
 
 import importlib
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +47,8 @@ class _Package(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name not in _HOME:
+            if not name.startswith("_") and find_spec(f"deconvnet.{name}"):  # a module
+                return importlib.import_module(f"deconvnet.{name}")
             raise AttributeError(f"module 'deconvnet' has no attribute {name!r}")
         value = getattr(importlib.import_module(f"deconvnet.{_HOME[name]}"), name)
         setattr(self, name, value)

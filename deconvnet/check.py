@@ -310,7 +310,8 @@ def _with_labels(found: Check, classes: int) -> str:
 
 def _without_labels(found: Check) -> str:
     own = found.outcomes[0]
-    others = [outcome for outcome in found.outcomes[1:] if outcome.confidence < _CERTAIN]
+    # what the right way tells apart may be little, as where all images are of one class, but of each it is surer
+    others = [outcome for outcome in found.outcomes[1:] if own.confidence / 2 < outcome.confidence < _CERTAIN]
     best = max(others, key=lambda outcome: outcome.information, default=own)
     certain = own.confidence >= _CERTAIN
     wanted = own.information * (0.8 if certain else _GAIN)

@@ -29,6 +29,9 @@ from .stopping import end_at_once, handled_by, ignore, stoppable, tell_torchrun
 
 def program() -> NoReturn:
     """The command line as a program of its own, whose end Ctrl-C and TERM only hasten."""
+    with suppress(OSError, ValueError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns == 0:  # it does not say, and tqdm would draw no bar
+            os.environ.setdefault("TQDM_NCOLS", "80")
     atexit.register(ignore)  # last of all, for Python then undoes handlers: a signal would end it with another code
     code = main()
     with suppress(OSError):  # nobody reads it any more

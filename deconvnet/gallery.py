@@ -184,6 +184,8 @@ class _Maker:
                 for part in _parts(sorted(by_image), batch_size):
                     tiles += self._tiles({number: by_image[number] for number in part}, missing)
                     bar.update(len(part))
+                if bar.n == total:
+                    bar.close()
                 yield from self._galleries(group, entries, tiles, missing)
 
     def _groups(self, wanted: Sequence[Address], sizes: Mapping[str, int], memory: int) -> list[list[Address]]:
@@ -269,6 +271,10 @@ class _Maker:
         def units(part: list[_Entry]) -> list[tuple[int, int, int, int]]:
             return [(rows[e.image], e.unit, e.y, e.x) for e in part]
 
+        height, width = tape.maps(layer).shape[2:]
+        if any(entry.y >= height or entry.x >= width for entry in entries):
+            raise DeconvnetError(f"The maps of {layer} are {height}×{width}, and those of the scan were larger: give "
+                                 "the images as they were scanned, with the same preprocess")
         noted = [entry for entry in entries if entry.strongest and self.descent]
         plain = [entry for entry in entries if not (entry.strongest and self.descent)]
         if plain:

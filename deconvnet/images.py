@@ -46,7 +46,7 @@ def _split(names: Iterable[str], root: str | Path) -> tuple[list[str], int]:
     everything = list(names)
     images = [name for name in everything if PurePosixPath(name).suffix.lower() in ENDINGS]
     if not images:
-        others = f" ({len(everything)} other files)" if everything else ""
+        others = f" ({len(everything)} other file{'s' * (len(everything) > 1)})" if everything else ""
         raise UsageError(f"no images in {root}{others}; looked for files that end in {' '.join(ENDINGS)}")
     return images, len(everything) - len(images)
 

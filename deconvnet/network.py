@@ -97,6 +97,7 @@ def _named(name: str, weights: str | Path | None) -> tuple[nn.Module, Trained]:
     """The network of a name, with its weights, and what is said of them."""
     if weights is not None and brings_weights(name):
         raise UsageError(f"{name} brings its own weights; leave --weights out")
+    _check_name(name)
     trained = _trained(name, weights)
     return _build_with(name, trained), trained or Trained({}, "")
 
@@ -114,16 +115,21 @@ def _build_with(name: str, trained: Trained | None) -> nn.Module:
     return net
 
 
+def _check_name(name: str) -> None:
+    """Raises UsageError where a network's name is neither one of ours nor tells where it comes from."""
+    if is_onnx(name) or ":" in name or name in MODELS:
+        return
+    if name.endswith(".py"):
+        raise UsageError(f"{name}: say which function of the file makes the network, such as {name}:build")
+    raise UsageError(f"There is no model {name!r}.{_meant(name)} There are: {', '.join(MODELS)}; "
+                     "torchvision:NAME; package.module:function; file.py:function; net.onnx; net.yaml")
+
+
 def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     if is_onnx(name):
         return load_onnx(Path(name))
     source, _, function = name.rpartition(":")
     if not source:
-        if name.endswith(".py"):
-            raise UsageError(f"{name}: say which function of the file makes the network, such as {name}:build")
-        if name not in MODELS:
-            raise UsageError(f"There is no model {name!r}.{_meant(name)} There are: {', '.join(MODELS)}; "
-                             "torchvision:NAME; package.module:function; file.py:function; net.onnx; net.yaml")
         try:
             return MODELS[name](**arguments)
         except (TypeError, ValueError) as error:

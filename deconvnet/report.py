@@ -5,6 +5,7 @@ import io
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -22,6 +23,7 @@ from .files import made_folder, sweep, write_whole
 from .gallery import Gallery, parse_units
 from .layout import Sheet
 from .models import MODELS
+from .processes import slow_bar
 from .render import Contrast, figure_2, layer_sheet, unit_sheet
 from .scanned import Scan
 
@@ -43,17 +45,18 @@ def choose_units(top: Scan, layers: Sequence[str] | None = None, units: str | No
     if count is not None and not 1 <= count <= MOST:
         raise UsageError(f"--random must be from 1 to {MOST}: {count}. --units may name any number.")
     if units and (count is not None or (":" in units and layers)):
-        raise UsageError("--units says which: it goes neither with --random nor, with layers of its own, with --layers")
+        raise UsageError("--units says which units: leave out --random, and --layers too where --units names layers")
     if units and ":" in units:
         return _by_address(top, units)
     chosen: Chosen = {}
-    for number, layer in enumerate(layers or with_maps(top)):
+    paper = dict(zip(with_maps(top), PAPER_MAPS, strict=False))
+    for layer in layers or with_maps(top):
         total = len(top[layer].fired)
         if units:
             chosen[layer] = parse_units(units, layer, total)
         else:
             firing = (top[layer].fired > 0).nonzero()[:, 0].tolist()
-            wanted = PAPER_MAPS[number] if count is None and number < len(PAPER_MAPS) else count or PAPER_MAPS[-1]
+            wanted = count or paper.get(layer, PAPER_MAPS[-1])
             chosen[layer] = sorted(random.Random(seed).sample(firing, min(wanted, len(firing))))
     return chosen
 
@@ -89,8 +92,13 @@ class Sheets:
         pages: list[list[Gallery]] = []
         layers = self._layers(made, chosen, pages)
         write = partial(_write_unit, self.folder, origin=self.origin, k=self.k, contrast=self.contrast, zoom=self.zoom)
-        for _ in drawn(write, layers, processes=True) if units else layers:
-            pass
+        with ExitStack() as stack:
+            bar = None
+            for _ in drawn(write, layers, processes=True) if units else layers:
+                # from the first on, which comes when the images have been gone through, behind a bar of their own
+                bar = bar or stack.enter_context(slow_bar(total=sum(map(len, chosen.values())), desc="sheets",
+                                                          unit=" units"))
+                bar.update()
         if len(pages) == len(PAPER_MAPS) and all(pages):
             titles = [printable(f"Layer {n}: {shown[0].layer}") for n, shown in enumerate(pages, 1)]
             filters = first_filters(self.net, pages[0])

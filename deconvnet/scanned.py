@@ -43,6 +43,10 @@ class LayerScan:
     sample: Sample
     count: int = 0
 
+    def __repr__(self) -> str:
+        return (f"LayerScan of {len(self.fired)} units, the {self.values.shape[1]} strongest activations of each of "
+                f"{self.count} images; {int(self.dead.sum())} units are dead")
+
     @classmethod
     def blank(cls, units: int, k: int, dtype: torch.dtype = torch.float32, classes: int = 0) -> "LayerScan":
         """A layer of which no image has been seen."""

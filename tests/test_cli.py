@@ -63,6 +63,46 @@ def scan(*more):
     return main(["scan", "--model", "mine.py:build", "--images", "photos", "--out", "out/top.safetensors", *more])
 
 
+def test_modules_are_there_without_being_imported():
+    code = ("import sys, deconvnet; print('torch' in sys.modules, deconvnet.images.Preprocess(28, 28).size, "
+            "callable(deconvnet.scan), hasattr(deconvnet, 'nothing'), hasattr(deconvnet, '__wrapped__'))")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False 28 True False False\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminal without a size")
+def test_a_terminal_that_does_not_say_how_wide_it_is_gets_bars():
+    program = ("import atexit, os, sys; atexit.register(lambda: print(os.environ.get('TQDM_NCOLS'))); "
+               "from deconvnet import cli; sys.argv = ['deconvnet', '--version']; cli.program()")
+    terminal, there = os.openpty()
+    for error, columns in ((there, "80"), (subprocess.PIPE, "None")):
+        ran = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=error, text=True,
+                             check=True)
+        assert ran.stdout.splitlines()[-1] == columns
+    os.close(terminal)
+    os.close(there)
+
+
+@pytest.mark.parametrize("model, said", [("zfnett", "Did you mean 'zfnet'?"), ("mine.py", "mine.py:build")])
+def test_a_model_that_is_not_there_is_said_before_its_weights(model, said, place, capsys):
+    assert main(["describe", model, "--weights", "demo"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_units_that_do_not_exist_leave_no_folder_behind(place):
+    assert scan() == 0
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv2:1000"]) == 2
+    assert not (place / "sheets").exists()
+
+
+def test_a_gallery_in_the_folder_of_another_says_so(place, capsys):
+    assert scan() == 0
+    for units in ("conv1:0", "conv2:0"):
+        assert "earlier gallery" not in capsys.readouterr().out
+        assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", units]) == 0
+    assert "sheets has an earlier gallery" in capsys.readouterr().out
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys; from deconvnet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -314,6 +314,12 @@ def test_other_images_are_noticed_by_their_names_or_their_number(net, views, top
 # ---- what is refused at once ----
 
 
+def test_images_that_are_smaller_than_those_of_the_scan_are_an_error_that_says_so(net, views, top):
+    assert (top["conv1"].positions > 8).any()
+    with pytest.raises(DeconvnetError, match=r"The maps of conv1 are .* of the scan were larger: .* preprocess"):
+        list(gallery(net, top, "conv1", range(4), torch.stack([views[n][0][:, :12, :12] for n in range(len(views))])))
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({"batch_size": 0}, "batch_size"), ({"batch_size": -1}, "batch_size"), ({"descent": -1}, "descent"),
     ({"memory": -1}, "memory")])

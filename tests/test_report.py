@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from deconvnet import report
+from deconvnet import processes, report
 from deconvnet.errors import UsageError
 from deconvnet.gallery import Gallery
 from deconvnet.sample import Sample
@@ -53,6 +53,12 @@ def test_the_choice_is_random_among_those_that_fire_and_leaves_out_flat_layers(t
     assert report.choose_units(top)["conv1"] == [0, 2, 4, 6, 8], "no more than there are"
 
 
+def test_a_layer_gets_as_many_as_the_paper_shows_of_it_whichever_are_asked_for(top, monkeypatch):
+    monkeypatch.setattr(report, "PAPER_MAPS", (1, 3))
+    assert {layer: len(units) for layer, units in report.choose_units(top).items()} == {"conv1": 1, "conv2": 3}
+    assert report.choose_units(top, ["conv2"])["conv2"] == report.choose_units(top)["conv2"]
+
+
 @pytest.mark.parametrize("units, chosen", [
     ("3,1", {"conv1": [3, 1], "conv2": [3, 1]}), ("conv2:3,conv1:7-8,conv2:3", {"conv2": [3], "conv1": [7, 8]}),
     ("fc6:0-3", {"fc6": [0, 1, 2, 3]}),
@@ -64,7 +70,7 @@ def test_units_by_number_and_by_address(top, units, chosen):
 @pytest.mark.parametrize("options, says", [
     ({"units": "12"}, "0 to 9"), ({"units": "conv3:1"}, "conv2"), ({"units": "conv2:1,3"}, "give a layer to each"),
     ({"count": 0}, "from 1"), ({"count": -3}, "from 1"), ({"count": 10_000}, "to 128"),
-    ({"units": "3", "count": 2}, "neither"), ({"units": "conv1:3", "layers": ["conv2"]}, "neither"),
+    ({"units": "3", "count": 2}, "leave out"), ({"units": "conv1:3", "layers": ["conv2"]}, "leave out"),
 ])
 def test_what_cannot_be_chosen_is_refused(top, options, says):
     with pytest.raises(UsageError, match=says):
@@ -82,11 +88,13 @@ def galleries(chosen):
                           np.zeros((1, 2), int), np.ones((1, 3, 2, 2), np.float32), np.zeros((1, 2, 2, 3), np.uint8))
 
 
-def test_a_layer_has_no_sheet_where_no_unit_fires_or_where_too_many_are_asked_for(tmp_path, monkeypatch):
+def test_a_layer_has_no_sheet_where_no_unit_fires_or_where_too_many_are_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "MOST", 3)
+    monkeypatch.setattr(processes, "SLOW", 0)
     chosen = {"one": [5], "none": [], "many": range(4)}
     sheets = report.Sheets(tmp_path, nn.Identity(), ORIGIN, k=1)
     sheets.draw(galleries(chosen), chosen, units=False)
+    assert "sheets: " in capsys.readouterr().err, "that it draws is told, though all images have been gone through"
     assert sheets.without == {"none": "no unit fires", "many": "4 units, and one has room for 3"}
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "one.pdf"}
     assert [one["unit"] for one in sheets.noted] == ["one:5", *(f"many:{unit}" for unit in range(4))]

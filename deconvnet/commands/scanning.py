@@ -56,7 +56,8 @@ def run_describe(model: str, weights: str | None = None, size: int | None = None
         weights: demo; a .safetensors, .npz, .pt or .pth file, or a .yaml that names one; of torchvision's networks,
             DEFAULT or another name, which is fetched. The geometry is the same without.
         size: height and width of the images, in pixels; by default what the network's preprocessing makes.
-        check: images to look at, as for deconvnet scan; each is run once, and 128 of them in every usual way.
+        check: images to look at, as for deconvnet scan, those whose class it knows if there are any; each is run once,
+            and 128 of them in every usual way.
     """
     from ..describe import describe
     from ..network import load_model
@@ -84,7 +85,11 @@ def _check(net: "Network", images: str) -> None:
     from ..check import check
     from ..images import open_images
 
-    found = check(net, open_images(images, net.preprocess), progress=True)
+    dataset = open_images(images, net.preprocess)
+    found = check(net, dataset, progress=True)
+    left = len(dataset) - len(found.whole.probabilities) - len(found.unreadable)
+    if left:
+        print(f"{left:,} of {len(dataset):,} images are left out: the network knows no class of their folders' names")
     print_table(f"Dead units, in {len(found.whole.probabilities):,} images", ("layer", "", "units", "dead", "share"),
                  [[name, "", f"{len(units):,}", f"{int((~units).sum()):,}", f"{1 - float(units.float().mean()):.1%}"]
                   for name, units in found.whole.fired.items()])
@@ -184,9 +189,11 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     table(method, unpool)  # says what there is, before the work
     if min(tile, zoom) < 1:
         raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
+    top = read_scan(file)
+    chosen = report.choose_units(top, names_in(layers), units, random, seed)
     with sole_folder(out) as folder:
-        top = read_scan(file)
-        chosen = report.choose_units(top, names_in(layers), units, random, seed)
+        if (folder / "gallery.json").exists():
+            print(f"{folder} has an earlier gallery: sheets of the same names are replaced, others stay")
         net, dataset = reopen(top.provenance, model, weights, images)
         chosen = mirrored(net, chosen, asked=bool(layers or units))
         origin = {**top.provenance, "gallery": {key: value for key, value in settings.items() if value is not None}}

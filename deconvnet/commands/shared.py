@@ -1,6 +1,7 @@
 """What several commands print, and the places where they write."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..network import Network
 
 
-COMMAND = 60  # letters from which on a cell of a table is a command to type, which its files hold whole
+COMMAND = re.compile(r".{40,} --\w")  # in a cell of a table: a long command to type, which its files hold whole
 
 
 def mirrored(net: "Network", chosen: dict[str, list[int]], asked: bool) -> dict[str, list[int]]:
@@ -45,7 +46,7 @@ def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]])
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for number, head in enumerate(heads):
         justify: Literal["left", "right"] = "left" if number < 2 else "right"
-        if any(len(row[number]) > COMMAND for row in rows):  # nobody would read it letter by letter
+        if any(COMMAND.match(row[number]) for row in rows):  # nobody would read it letter by letter
             table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", max_width=console.width // 3)
         else:
             table.add_column(head, justify=justify, overflow="fold")

@@ -9,7 +9,7 @@ from torch import nn
 
 import deconvnet
 from deconvnet import cli
-from deconvnet.check import check, match, usual_ways
+from deconvnet.check import Check, Outcome, _advice, check, match, usual_ways
 from deconvnet.errors import DeconvnetError
 from deconvnet.images import Preprocess
 
@@ -168,6 +168,18 @@ def test_every_way_is_there_once_and_the_own_one_first():
     assert str(ways[0]) == "RGB, 0..1, mean subtracted" and len(ways) == 14
 
 
+def test_of_one_class_alone_a_way_that_is_less_sure_is_no_hint():
+    """All predictions that are alike tell nothing apart, and yet are right."""
+    sure = torch.tensor([[0.85, 0.1, 0.05]]).expand(6, 3)
+    vague = torch.tensor([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4]]).repeat(2, 1)
+    ways = usual_ways(Preprocess(8, 8, MEAN, STD))
+    outcomes = [Outcome(ways[0], True, sure), Outcome(ways[1], False, vague)]
+    assert outcomes[1].information > 1.25 * outcomes[0].information
+    assert "Nothing speaks for other inputs" in _advice(Check(outcomes, outcomes[0], 0, []), 3)
+    outcomes[1].probabilities = torch.eye(3).repeat(2, 1) * 0.9 + 0.1 / 3
+    assert "A hint" in _advice(Check(outcomes, outcomes[0], 0, []), 3)
+
+
 # ---- the command ----
 
 def test_the_command_says_it_all(folder, tmp_path, capsys, monkeypatch):
@@ -183,6 +195,10 @@ def test_the_command_says_it_all(folder, tmp_path, capsys, monkeypatch):
     for words in ("33.3%", "24 images of 4 classes", "← now", "0..255", "BGR", "skipped: 'red/broken.png'", "wrong way",
                   "100%"):
         assert words in out, words
+    assert "left out" not in out
+    (folder / "blue").rename(folder / "pink")
+    assert cli.main(["describe", "net.yaml", "--check", "images"]) == 0
+    assert "6 of 25 images are left out" in capsys.readouterr().out
     assert out.count("← now") == 1
 
 
