@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAPER = 255  # behind the tiles, and where one is missing
 GAP = 8  # pixels between units
 MARGIN = 24  # pixels between reconstructions and patches, and between layers
-LABEL, TITLE = 12, 18  # font sizes, in pixels
+SMALL, LABEL, TITLE = 9, 12, 18  # font sizes, in pixels
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,7 @@ def empty(width: int, height: int, *lines: str) -> Sheet:
     """A frame with nothing in it but some words, where there is nothing to show."""
     pixels = np.full((height, width, 3), 200, dtype=np.uint8)
     pixels[1:-1, 1:-1] = PAPER
-    size = LABEL - 3
-    words = below(*(line(words, size) for words in lines), gap=0)
+    words = below(*(line(words, SMALL) for words in lines), gap=0)
     frame = Sheet(width, height, (Tile(0, 0, width, height, pixels),))
     _, texts = _at(words, max(3, (width - words.width) // 2), max(2, (height - words.height) // 2))
     return Sheet(width, height, frame.tiles, tuple(texts))

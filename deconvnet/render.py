@@ -12,7 +12,7 @@ import numpy as np
 
 from .colours import normalise, robust_scale, shrunk, shrunk_signed
 from .errors import UsageError
-from .layout import GAP, LABEL, MARGIN, TITLE, Sheet, Tile, below, beside, framed, grid, line
+from .layout import GAP, LABEL, MARGIN, SMALL, TITLE, Sheet, Tile, below, beside, framed, grid, line
 
 SEPARATOR = 1  # pixels between the tiles of a unit
 
@@ -113,10 +113,12 @@ def _places(units: Sequence[UnitTiles], k: int | None) -> int:
     return max(most, k or 0) or 9
 
 
-def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: Contrast = "unit") -> Sheet:
+def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: Contrast = "unit",
+               caption: str = "") -> Sheet:
     """One unit under its address: reconstructions left, patches right in the same order, each pixel ``zoom`` pixels.
 
     The order is row by row, the strongest first. ``k`` is the number of places (default: as many as there are tiles).
+    ``caption``: what stands below, small; at each ", " it may go on in another line.
     """
     if zoom < 1:
         raise UsageError(f"zoom must be a whole number from 1: {zoom}")
@@ -124,7 +126,20 @@ def unit_sheet(unit: UnitTiles, zoom: int = 1, k: int | None = None, contrast: C
     size, places = (height * zoom, width * zoom), _places([unit], k)
     left, right = (_group(pixels, size, places) for pixels in (_colours([unit], contrast, size)[0], unit.patches))
     label = line(f"{unit.layer}:{unit.unit} {unit.remark}".rstrip(), LABEL)
-    return framed(below(label, beside(left, right, gap=GAP), gap=1))
+    sheet = below(label, beside(left, right, gap=GAP), gap=1)
+    return framed(below(sheet, *(line(words, SMALL) for words in _lines(caption, sheet.width)), gap=1))
+
+
+def _lines(caption: str, width: int) -> list[str]:
+    """A caption in lines no wider than ``width`` pixels, if its parts are not."""
+    lines: list[str] = []
+    for part in filter(None, caption.split(", ")):
+        longer = f"{lines[-1]}, {part}" if lines else ""
+        if longer and line(longer, SMALL).width <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
 
 
 def legible(unit: UnitTiles, width: int = 400) -> int:

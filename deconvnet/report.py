@@ -128,7 +128,8 @@ class Sheets:
 
 def _write_unit(folder: Path, one: Gallery, origin: Mapping[str, Any], k: int, contrast: Contrast, zoom: int) -> None:
     """Writes the sheet of one unit, as units/conv5_147."""
-    _write(folder / "units", f"{one.layer}_{one.unit}", unit_sheet(one, zoom, k, contrast), origin)
+    sheet = unit_sheet(one, zoom, k, contrast, printable(_caption(origin)))
+    _write(folder / "units", f"{one.layer}_{one.unit}", sheet, origin)
 
 
 def write_numbers(folder: Path, top: Scan, noted: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
@@ -215,9 +216,9 @@ def network_name(origin: Mapping[str, Any]) -> str:
 
 def _caption(origin: Mapping[str, Any]) -> str:
     settings = origin.get("gallery", {})
-    how = [settings.get("method"), f"unpooled to the {settings.get('unpool')}"]
-    usual = ("deconvnet", "unpooled to the switches")
-    unusual = [word for word in how if word not in usual]
+    how = {"method": "{}", "unpool": "unpooled to the {}", "contrast": "one scale for each {}"}
+    usual = {"method": "deconvnet", "unpool": "switches", "contrast": "unit"}
+    unusual = [words.format(settings[key]) for key, words in how.items() if settings.get(key, usual[key]) != usual[key]]
     return ", ".join([f"{network_name(origin)} on {origin['images']}", *unusual])
 
 

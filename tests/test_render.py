@@ -92,6 +92,17 @@ def test_what_is_almost_everywhere_zero_is_still_seen():
     assert robust_scale(pixels) == 5 and normalise(pixels).max() == 255
 
 
+def test_a_caption_stands_below_in_lines_that_have_room():
+    caption = ", ".join(["a network, on photographs, guided"] * 3)
+    plain, long = (unit_sheet(unit(side=60), caption=words) for words in ("", caption))
+    assert plain.texts == long.texts[:1] and long.width == plain.width
+    words = [text.words for text in long.texts[1:]]
+    assert len(words) > 1 and ", ".join(words) == caption
+    heights = [text.y for text in long.texts]
+    assert heights == sorted(set(heights)) and heights[1] > plain.height - 20
+    assert long.picture().getpixel((1, long.height - 1)) == (PAPER,) * 3
+
+
 @pytest.mark.parametrize("shape", [(9, 3, 7, 7), (0, 3, 7, 7)])
 def test_all_zero_or_nothing_is_mid_grey(shape):
     assert np.array_equal(normalise(np.zeros(shape)), np.full((shape[0], 7, 7, 3), GREY))

@@ -77,6 +77,16 @@ def test_what_cannot_be_chosen_is_refused(top, options, says):
         report.choose_units(top, **options)
 
 
+@pytest.mark.parametrize("settings, caption", [
+    ({}, "zfnet (demo) on photos"),
+    ({"method": "deconvnet", "unpool": "switches", "contrast": "unit"}, "zfnet (demo) on photos"),
+    ({"method": "guided", "unpool": "center", "contrast": "tile"},
+     "zfnet (demo) on photos, guided, unpooled to the center, one scale for each tile"),
+])
+def test_a_caption_says_what_is_not_as_usual(settings, caption):
+    assert report._caption({"model": "zfnet", "weights": "demo", "images": "photos", "gallery": settings}) == caption
+
+
 ORIGIN = {"model": "zfnet", "images": "photographs", "gallery": {"method": "deconvnet", "unpool": "switches"}}
 
 
