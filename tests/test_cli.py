@@ -89,12 +89,6 @@ def test_a_model_that_is_not_there_is_said_before_its_weights(model, said, place
     assert said in capsys.readouterr().err
 
 
-def test_units_that_do_not_exist_leave_no_folder_behind(place):
-    assert scan() == 0
-    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv2:1000"]) == 2
-    assert not (place / "sheets").exists()
-
-
 def test_a_gallery_in_the_folder_of_another_says_so(place, capsys):
     assert scan() == 0
     for units in ("conv1:0", "conv2:0"):

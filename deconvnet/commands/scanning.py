@@ -189,9 +189,9 @@ def run_gallery(file: str, out: str, layers: str | None = None, units: str | Non
     table(method, unpool)  # says what there is, before the work
     if min(tile, zoom) < 1:
         raise UsageError(f"--tile and --zoom must be at least 1: {tile}, {zoom}")
-    top = read_scan(file)
-    chosen = report.choose_units(top, names_in(layers), units, random, seed)
     with sole_folder(out) as folder:
+        top = read_scan(file)
+        chosen = report.choose_units(top, names_in(layers), units, random, seed)
         if (folder / "gallery.json").exists():
             print(f"{folder} has an earlier gallery: sheets of the same names are replaced, others stay")
         net, dataset = reopen(top.provenance, model, weights, images)
