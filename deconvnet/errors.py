@@ -28,9 +28,14 @@ class UnreadableImage(DeconvnetError):
         return f"{self.name}: {self.reason}"
 
 
-def check_least(**arguments: tuple[int, int]) -> None:
-    """Raises UsageError for the first of the arguments, each with the least that it may be, that is no such number."""
+def check_least(**arguments: tuple[int | None, int]) -> None:
+    """Raises UsageError for the first of the arguments, each with the least that it may be, that is no such number.
+
+    None, which stands for a default, is passed over.
+    """
     for name, (value, least) in arguments.items():
+        if value is None:
+            continue
         if not isinstance(value, Integral) or value < least:
             raise UsageError(f"{name} must be a whole number, {least} at least, not {value}")
 

@@ -115,7 +115,7 @@ def galleries(net: nn.Module, top: Scan, chosen: Mapping[str, Sequence[int]], im
               batch_size: int | None = None, tolerance: float = 1e-3, descent: int = 0, memory: int = MEMORY,
               progress: bool = False) -> Generator[Gallery]:
     """The same for several layers: ``chosen`` has the units of each. An image is recorded once for all of them."""
-    check_least(descent=(descent, 0), memory=(memory, 0), batch_size=(1 if batch_size is None else batch_size, 1))
+    check_least(descent=(descent, 0), memory=(memory, 0), batch_size=(batch_size, 1))
     wanted = [(layer, unit) for layer, units in chosen.items()
               for unit in _check_units(units, layer, len(top[layer].values))]
     _check_images(top, images)

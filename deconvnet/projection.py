@@ -67,8 +67,7 @@ def project(tape: Tape, layer: str, units: Sequence[Sequence[int]] | Tensor, *, 
     """
     if seed not in ("activation", "map"):
         raise UsageError(f"There is no seed {seed!r}; there are: activation, map")
-    if rows is not None:
-        check_least(rows=(rows, 1))
+    check_least(rows=(rows, 1))
     rules = table(method, unpool)
     return send_down(tape, layer, units, rules, _walk(tape, tape.number(layer), rules), seed, rows, in_order=False)
 

@@ -47,9 +47,9 @@ def check_layer(net: Network, layer: str | None = None) -> tuple[str, int]:
         return layer, units
     convolutions = {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
     calls = count_calls(tape.layers)
-    for key in reversed([key for key in tape.layers if key.partition("#")[0] in convolutions]):
-        if _projects(tape, address(key, calls)):
-            return address(key, calls), tape.activations(address(key, calls)).shape[1]
+    for name in reversed([address(key, calls) for key in tape.layers if key.partition("#")[0] in convolutions]):
+        if _projects(tape, name):
+            return name, tape.activations(name).shape[1]
     raise UsageError("the network has no convolution that can be projected from; name a layer")
 
 
