@@ -121,7 +121,7 @@ class _Reader:
     def end(self) -> None:
         """Ends the process, whatever it is at."""
         if self._process is not None:
-            self._process.kill()
+            self._close()
             self._process.join()
             self._process = None
 
@@ -185,9 +185,11 @@ class _Reader:
             raise DeconvnetError(f"No process that reads images can be begun: {error.strerror}. Try fewer --workers, "
                                  "or none") from error
         there.close()  # so that its end shows here
-        weakref.finalize(self, process.kill)  # where nobody closed what ``read`` gave, when the program ends
         self._inbox: SimpleQueue = SimpleQueue()
-        threading.Thread(target=_collect, args=(self._connection, self._inbox), daemon=True).start()
+        collector = threading.Thread(target=_collect, args=(self._connection, self._inbox), daemon=True)
+        collector.start()
+        # where nobody closed what ``read`` gave, it is done when the program ends
+        self._close = weakref.finalize(self, _close, process, collector)
         self._tell(list(self.waiting))
 
     def _tell(self, numbers: Sequence[int]) -> None:
@@ -215,6 +217,15 @@ def _collect(connection: Connection, inbox: SimpleQueue) -> None:
         inbox.put(None)
     except Exception as error:  # a label that cannot be put together again
         inbox.put(error)
+
+
+def _close(process: Any, collector: threading.Thread) -> None:
+    """Ends a process and the thread that listens to it.
+
+    A thread that lets go of a tensor while Python ends makes it abort: ``terminate called without an active exception``.
+    """
+    process.kill()
+    collector.join(1.0)  # a process of the process may hold the pipe open: then the thread waits, which harms nobody
 
 
 def _work(images: Readable, connection: Connection) -> None:
