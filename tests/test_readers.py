@@ -369,7 +369,7 @@ class Labelled(Numbers):
 
 
 def test_no_thread_still_lets_go_of_tensors_while_the_program_ends(tmp_path):
-    """Python ends such a thread, which makes torch abort: exit code -6, on a busy machine in eight of a hundred."""
+    """Python ends such a thread, at which torch aborts: exit code -6, on a busy machine in eight of a hundred."""
     ended, said, _ = run("sys.exit(3)", tmp_path, images="Labelled")
     assert (ended, said.split("\n")[1:]) == (3, ["here", "let go", ""])
 
