@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import deconvnet
-from deconvnet import render
+from deconvnet import colours
 from deconvnet.course import pictures
 from deconvnet.course import sees as check
 
@@ -264,7 +264,7 @@ nine(282)
 # %%
 filters = net.conv1.weight.detach()                                  # (96, 3, 7, 7)
 liked = [71, 70, 36, 42, 31, 14, 87, 29]
-pictures.row([render.normalise(filters[unit].numpy()) for unit in liked], [f"conv1:{unit}" for unit in liked],
+pictures.row([colours.normalise(filters[unit].numpy()) for unit in liked], [f"conv1:{unit}" for unit in liked],
              height=0.9, caption="Eight filters of layer 1. Each is scaled by itself; mid-grey is zero.")
 
 # %% [markdown]
@@ -277,7 +277,7 @@ maps = tape.activations("conv1")
 where = {unit: np.unravel_index(int(maps[1, unit].argmax()), (110, 110)) for unit in liked}
 down = deconvnet.project(tape, "conv1", [(1, unit, *map(int, where[unit])) for unit in liked])
 print("projections:", tuple(down.pixels.shape), "— activations:", [round(value, 1) for value in down.values.tolist()])
-pictures.row([render.normalise(pixels.numpy()) for pixels in down.pixels], [f"conv1:{unit}" for unit in liked],
+pictures.row([colours.normalise(pixels.numpy()) for pixels in down.pixels], [f"conv1:{unit}" for unit in liked],
              height=0.9, caption="The strongest activation of each of these units in the photograph of the coffee, "
                                  "projected.")
 

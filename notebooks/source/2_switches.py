@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import deconvnet
-from deconvnet import render
+from deconvnet import colours
 from deconvnet.course import pictures
 from deconvnet.course import switches as check
 
@@ -304,7 +304,7 @@ fields = deconvnet.receptive_field(net, "conv3")
 found = [(0, *place) for place in places]
 with_switches = deconvnet.project(tape, "conv3", found)
 without = deconvnet.project(tape, "conv3", found, unpool="center")
-pictures.row([render.normalise(p.pixels[n].numpy()) for n in range(3) for p in (with_switches, without)],
+pictures.row([colours.normalise(p.pixels[n].numpy()) for n in range(3) for p in (with_switches, without)],
              [f"conv3:{unit}\n{how}" for unit in units for how in ("by the switches", "to the centres")], height=1.7,
              caption="Three activations of layer 3 in pixels. Mid-grey is zero; each picture is scaled by itself.")
 

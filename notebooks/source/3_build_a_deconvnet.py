@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 import deconvnet
-from deconvnet import render
+from deconvnet import colours
 from deconvnet.course import building as check
 from deconvnet.course import pictures
 
@@ -186,10 +186,11 @@ pictures.row([stage.abs().sum(0).sqrt() for stage in stages.values()],
 # %%
 (top, left), (height, width) = box
 pixels = descend(steps, seed).detach()                               # (3, 224, 224)
-part = render.normalise(pixels[:, max(top, 0):top + height, max(left, 0):left + width].numpy())
+part = colours.normalise(pixels[:, max(top, 0):top + height, max(left, 0):left + width].numpy())
 patch = shown[max(top, 0):top + height, max(left, 0):left + width]
-pictures.row([render.normalise(pixels.numpy()), part, patch], ["your projection", "its field", "the patch"], height=2.8,
-             boxes=[box], caption="Your deconvnet's answer. Mid-grey is zero: those pixels had no part in it.")
+pictures.row([colours.normalise(pixels.numpy()), part, patch], ["your projection", "its field", "the patch"],
+             height=2.8, boxes=[box],
+             caption="Your deconvnet's answer. Mid-grey is zero: those pixels had no part in it.")
 
 # %% [markdown]
 # The library does the same in two lines, without ever computing on a map outside the field. Do they agree?
@@ -301,7 +302,7 @@ units = [194, 313, 225]
 places = [(0, unit, *divmod(int(maps[unit].argmax()), 13)) for unit in units]
 methods = ("deconvnet", "gradient", "guided")
 down = {method: deconvnet.project(tape, "conv3", places, method=method).pixels for method in methods}
-pictures.row([render.normalise(down[method][n].numpy()) for n in range(3) for method in methods],
+pictures.row([colours.normalise(down[method][n].numpy()) for n in range(3) for method in methods],
              [f"conv3:{unit}\n{method}" for unit in units for method in methods], height=1.25,
              caption="Three units by three rules. Mid-grey is zero; each picture is scaled by itself.")
 

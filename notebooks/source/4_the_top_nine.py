@@ -16,7 +16,8 @@ from torch.utils.data import Subset
 
 import deconvnet
 from deconvnet.course import units as check
-from deconvnet.render import beside, layer_sheet, unit_sheet
+from deconvnet.layout import beside
+from deconvnet.render import layer_sheet, unit_sheet
 
 # %%
 net = deconvnet.load_model("zfnet", weights="demo")

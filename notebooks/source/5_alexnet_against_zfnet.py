@@ -23,7 +23,8 @@ from deconvnet.compare import beyond, counts, measure, nyquist, spectrum
 from deconvnet.course import settings_compared as check
 from deconvnet.exhibit import png
 from deconvnet.figures.selection import STEPS, Seen, draw_filters, draw_numbers
-from deconvnet.render import beside, reconstruction_sheet
+from deconvnet.layout import beside
+from deconvnet.render import reconstruction_sheet
 
 # %%
 alexnet = deconvnet.load_model("alexnet_dense", weights="demo")  # without the two towers

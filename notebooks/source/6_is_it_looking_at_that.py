@@ -18,6 +18,7 @@ import torch
 from IPython.display import Image
 
 import deconvnet
+from deconvnet.colours import normalise
 from deconvnet.course import looking as check
 from deconvnet.exhibit import png
 from deconvnet.figures import correspondence as faces_of
@@ -25,7 +26,6 @@ from deconvnet.figures import invariance
 from deconvnet.figures.covered import correlation, cover, grey, positions, ranks, squares
 from deconvnet.figures.occlusion import DEFAULT, agreement, occlude, strongest
 from deconvnet.figures.shown import choose
-from deconvnet.render import normalise
 from deconvnet.tables import correspondence as table_1
 
 # %%

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 
 import deconvnet
+from deconvnet.colours import normalise
 from deconvnet.course import limits as check
 from deconvnet.figures import methods
 from deconvnet.figures.methods import correlation, of_ones
 from deconvnet.gallery import cut
 from deconvnet.inverses import rectify, table
-from deconvnet.render import normalise
 
 net = deconvnet.load_model("zfnet", weights="demo")
 photographs = deconvnet.open_images("builtin:photographs", net.preprocess)

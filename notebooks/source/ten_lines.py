@@ -43,7 +43,8 @@ p.pixels.shape, p.origin, deconvnet.receptive_field(net, "conv5")
 # %%
 from PIL import Image
 
-from deconvnet.render import layer_sheet, normalise
+from deconvnet.colours import normalise
+from deconvnet.render import layer_sheet
 
 strongest = top["conv5"].maximum.argsort(descending=True)[:4].tolist()
 layer_sheet(list(deconvnet.gallery(net, top, "conv5", strongest, photographs)), columns=2).picture()

@@ -225,7 +225,7 @@ def test_a_wrong_drawing_is_told_from_the_golden_one(wrong, monkeypatch):
     elif wrong == "swapped channel":
         stages[-1] = replace(stages[-1], signal=stages[-1].signal[[1, 0, 2]])
     else:
-        monkeypatch.setattr(descent, "normalise", lambda pixels, scale=None: deconvnet.render.normalise(pixels, 5.0))
+        monkeypatch.setattr(descent, "normalise", lambda pixels, scale=None: deconvnet.colours.normalise(pixels, 5.0))
     assert_not_golden(draw(stages, picture, "conv2:0"), "descent")
 
 

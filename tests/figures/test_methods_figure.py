@@ -163,7 +163,7 @@ def test_a_wrong_drawing_is_told_from_the_golden_one(wrong, monkeypatch):
         rows = [Row(r.title, r.patch, [None if p is None else p[[2, 1, 0]] for p in r.pixels], r.notes, r.inside)
                 for r in rows]
     else:
-        monkeypatch.setattr(methods, "normalise", lambda pixels: deconvnet.render.normalise(pixels, 4.0))
+        monkeypatch.setattr(methods, "normalise", lambda pixels: deconvnet.colours.normalise(pixels, 4.0))
     assert_not_golden(draw(columns, rows), "methods")
 
 
