@@ -1,5 +1,10 @@
 """What several tests need."""
 
+import os
+
+# threads of torch do not spin while they wait: other processes need the time
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

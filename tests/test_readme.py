@@ -27,7 +27,7 @@ def test_every_command_is_understood(line):
 
 def test_the_two_commands_need_nothing_but_python():
     demo, tests = (line for line in LINES if line.startswith("python3 -m venv"))
-    assert demo.endswith("deconvnet demo") and tests.endswith("-m pytest")
+    assert demo.endswith("deconvnet demo") and tests.endswith("-m pytest -n 2")
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", README.read_text(encoding="utf-8")))

@@ -33,9 +33,13 @@ def write(folder, files):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Nothing that is found is found by the current folder."""
+    """Nothing that is found is found by the current folder, nor by another test."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("line", ["from sizes import WIDTH", "from .sizes import WIDTH",
