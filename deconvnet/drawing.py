@@ -4,12 +4,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from itertools import islice
 from typing import TypeVar
 
 import torch
 
 from .errors import DeconvnetError
+from .processes import slow_bar
 from .stopping import wait_for_the_parent
 
 FEW = 16   # that are drawn before processes are begun, which takes as long
@@ -40,6 +42,19 @@ def drawn(draw: Callable[[Item], Drawn], items: Iterable[Item], processes: bool 
                              "variable OMP_NUM_THREADS=1 makes one process do everything") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def counted(made: Iterable[Drawn], total: int, title: str) -> Generator[Drawn]:
+    """What is drawn, of so many units, behind a progress bar if that is slow.
+
+    The bar begins with the first of them: until that is there, another one shows how the images are gone through.
+    """
+    with ExitStack() as stack:
+        bar = None
+        for one in made:
+            bar = bar or stack.enter_context(slow_bar(total=total, desc=title, unit=" units"))
+            bar.update()
+            yield one
 
 
 def _in_order(draw: Callable[[Item], Drawn], items: Iterable[Item], pool: Executor, most: int) -> Generator[Drawn]:

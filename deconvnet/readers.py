@@ -222,7 +222,7 @@ def _collect(connection: Connection, inbox: SimpleQueue) -> None:
 def _close(process: Any, collector: threading.Thread) -> None:
     """Ends a process and the thread that listens to it.
 
-    A thread that lets go of a tensor while Python ends makes it abort: ``terminate called without an active exception``.
+    A thread that lets go of a tensor while Python ends aborts: ``terminate called without an active exception``.
     """
     process.kill()
     collector.join(1.0)  # a process of the process may hold the pipe open: then the thread waits, which harms nobody

@@ -5,7 +5,6 @@ import io
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -17,13 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from .drawing import drawn
+from .drawing import counted, drawn
 from .errors import UsageError
 from .files import made_folder, sweep, write_whole
 from .gallery import Gallery, parse_units
 from .layout import Sheet
 from .models import MODELS
-from .processes import slow_bar
 from .render import Contrast, figure_2, layer_sheet, unit_sheet
 from .scanned import Scan
 
@@ -92,13 +90,9 @@ class Sheets:
         pages: list[list[Gallery]] = []
         layers = self._layers(made, chosen, pages)
         write = partial(_write_unit, self.folder, origin=self.origin, k=self.k, contrast=self.contrast, zoom=self.zoom)
-        with ExitStack() as stack:
-            bar = None
-            for _ in drawn(write, layers, processes=True) if units else layers:
-                # from the first on, which comes when the images have been gone through, behind a bar of their own
-                bar = bar or stack.enter_context(slow_bar(total=sum(map(len, chosen.values())), desc="sheets",
-                                                          unit=" units"))
-                bar.update()
+        written = drawn(write, layers, processes=True) if units else layers
+        for _ in counted(written, sum(map(len, chosen.values())), "sheets"):
+            pass
         if len(pages) == len(PAPER_MAPS) and all(pages):
             titles = [printable(f"Layer {n}: {shown[0].layer}") for n, shown in enumerate(pages, 1)]
             filters = first_filters(self.net, pages[0])

@@ -97,6 +97,15 @@ def test_a_gallery_in_the_folder_of_another_says_so(place, capsys):
     assert "sheets has an earlier gallery" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_refused_leaves_no_folder_that_was_not_there(place, capsys, there):
+    assert scan() == 0
+    if there:
+        (place / "sheets").mkdir()
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv1:999"]) == 2
+    assert "no unit 999" in capsys.readouterr().err and (place / "sheets").is_dir() is there
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys; from deconvnet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -340,7 +349,7 @@ def test_a_network_that_cannot_be_mirrored_is_refused_before_any_picture(place, 
     assert main(["scan", *words]) == 0
     assert main(["gallery", "top.safetensors", "--out", "sheets"]) == 1
     assert "sigmoid in relu1" in capsys.readouterr().err
-    assert not list((place / "sheets").iterdir())
+    assert not (place / "sheets").exists()
 
 
 def test_options_from_a_file_and_from_the_line(place):

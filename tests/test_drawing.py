@@ -13,8 +13,8 @@ import pytest
 import torch
 from mortal import ALONE
 
-from deconvnet import drawing
-from deconvnet.drawing import drawn
+from deconvnet import drawing, processes
+from deconvnet.drawing import counted, drawn
 from deconvnet.errors import DeconvnetError
 
 
@@ -134,3 +134,17 @@ def test_processes_end_with_the_one_that_began_them(tmp_path, number):
         assert main.stdout.readline() == b"drawing\n"
         main.send_signal(number)
         main.communicate(timeout=10)  # the pipe is closed when nobody has it any more
+
+
+def test_a_bar_counts_what_is_drawn_from_the_first_on(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "SLOW", 0)
+
+    def made():
+        assert not capsys.readouterr().err, "the bar of the images is still there"
+        for number in range(3):
+            yield number
+            time.sleep(0.15)  # tqdm says something every 0.1 seconds
+
+    assert list(counted(made(), 3, "sheets")) == [0, 1, 2]
+    told = capsys.readouterr().err
+    assert "sheets" in told and "2/3" in told and "units" in told

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..drawing import drawn
+from ..drawing import counted, drawn
 from ..errors import UsageError
 from ..files import begun, flush_all, made_folder, sweep, write_whole
 from ..gallery import Gallery, gallery
@@ -103,7 +103,7 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
             yield one
 
     with closing(drawn(lambda one: _write_unit(made_folder(place / str(one.unit)), one, sprites), noted())) as written:
-        for found in written:
+        for found in counted(written, len(units), f"{layer}: pictures") if progress else written:
             facts |= found
     for name, content in sprites.files().items():
         write_whole(place / name, content, flush=False)

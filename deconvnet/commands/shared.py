@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -72,10 +72,19 @@ def writable_file(path: str | Path) -> Path:
 
 @contextmanager
 def sole_folder(path: str | Path) -> Iterator[Path]:
-    """The folder, made if need be, while no other command writes in it. DeconvnetError where that cannot be."""
+    """The folder, made if need be, while no other command writes in it. DeconvnetError where that cannot be.
+
+    One that was made, and in which nothing came to be written, is removed again.
+    """
+    new = not Path(path).exists()
     folder = writable_folder(path)
-    with alone(folder, os.environ.get("RANK", "0") == "0"):
-        yield folder
+    try:
+        with alone(folder, os.environ.get("RANK", "0") == "0"):
+            yield folder
+    finally:
+        if new:
+            with suppress(OSError):  # it has something in it
+                folder.rmdir()
 
 
 def alone(path: Path, first: bool = True) -> AbstractContextManager[None]:

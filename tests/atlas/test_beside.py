@@ -9,7 +9,7 @@ import pytest
 import tiny
 from dom import read
 
-from deconvnet import read_scan
+from deconvnet import processes, read_scan
 from deconvnet.atlas import pages
 from deconvnet.cli import main
 
@@ -52,6 +52,13 @@ def test_the_command_makes_the_same_atlas(small_atlas, both):
             assert found.pop(name) == content, name
     left = {name for name in found if not name.startswith("beside/")}
     assert left == {"index.html", "both/index.html", *(f"both/{layer}.html" for layer in tiny.LAYERS)}
+
+
+def test_that_pictures_are_drawn_is_told(small_atlas, tmp_path, monkeypatch, capsys):
+    """Though all images have been gone through, and their bar is full."""
+    monkeypatch.setattr(processes, "SLOW", 0)
+    assert command(small_atlas, "--out", tmp_path / "out", "--layers", tiny.LAYERS[0]) == 0
+    assert f"{tiny.LAYERS[0]}: pictures" in capsys.readouterr().err
 
 
 def test_every_page_of_two_networks_leads_somewhere(both):
