@@ -23,8 +23,9 @@ from deconvnet import load_model, receptive_field, scan
 from deconvnet.batches import batches
 from deconvnet.describe import describe
 from deconvnet.drawing import drawn
-from deconvnet.gallery import Gallery, cut, galleries
+from deconvnet.gallery import Gallery, galleries
 from deconvnet.images import Images, Photographs
+from deconvnet.patches import cut
 from deconvnet.receptive import Field
 from deconvnet.render import unit_sheet
 from deconvnet.transfer.sets import Chosen

@@ -12,7 +12,7 @@ The modules, in an order in which each imports only those before it, and what th
     batches contrast rows forward resume scan parts: one pass over any number of images
     shards decoding preprocess pictures photographs images: where images come from
     config settings importing network caffe check provenance: networks from anywhere, and what made a result
-    colours layout render gallery report: the strongest activations as pictures
+    patches colours layout units render gallery report: the strongest activations as pictures
     subject exhibit compare training transfer figures tables course atlas: the paper's figures and tables, and beyond
     commands cli __main__: the command line
 """

@@ -1,9 +1,8 @@
 """The strongest activations of a unit, each as a reconstruction beside the image patch that caused it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,18 +14,17 @@ from .contrast import FastContrast
 from .descent import Stage, chosen_only, descend
 from .errors import DeconvnetError, UnreadableImage, UsageError, check_least
 from .forward import best_format
-from .images import GREY
 from .layout import TITLE, framed, line
+from .patches import Inverse, cut, inverse_of
 from .projection import Projection, field_of, project
 from .render import legible, unit_sheet
 from .scanned import Scan
 from .tape import Tape, place_of, record_as_far_as
+from .units import check_units, class_names
 
 MEMORY = 3 * 2 ** 29  # bytes of tiles that are held at once: those of all units of ZFNet's five layers
 TAPE, MOST = 2 ** 29, 24  # bytes of what is recorded together, and images: with more there is little to be gained
 PIXEL = 3 * 4 + 3  # bytes of a tile's pixel: the reconstruction's as floats, the patch's as bytes
-
-Inverse = Callable[[Tensor], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +42,7 @@ class Gallery:
         patches: (k, h, w, 3) uint8: the image's own pixels in the same window, mid-grey outside the image.
         missing: (name, reason) of the images that could not be read any more. Their activations are left out above.
         descent: the stages of the strongest one's way down, each with its strongest maps; empty if not asked for.
+        name: the class that the unit stands for, where it is an output of a network that knows its classes.
     """
 
     layer: str
@@ -57,13 +56,13 @@ class Gallery:
     patches: np.ndarray
     missing: list[tuple[str, str]] = field(default_factory=list)
     descent: list[Stage] = field(default_factory=list)
+    name: str = ""
 
     @property
     def remark(self) -> str:
-        """What a picture of the unit must say: ``dead``, or how many tiles are missing; empty if all is well."""
-        if self.missing:
-            return f"{len(self.missing)} missing"
-        return "" if len(self.values) else "dead"
+        """What a picture of the unit must say: its name, ``dead``, how many tiles are missing; mostly it is empty."""
+        state = f"{len(self.missing)} missing" if self.missing else "" if len(self.values) else "dead"
+        return ", ".join(filter(None, (self.name, state)))
 
     def __repr__(self) -> str:
         _, height, width, _ = self.patches.shape
@@ -117,9 +116,9 @@ def galleries(net: nn.Module, top: Scan, chosen: Mapping[str, Sequence[int]], im
     """The same for several layers: ``chosen`` has the units of each. An image is recorded once for all of them."""
     check_least(descent=(descent, 0), memory=(memory, 0), batch_size=(batch_size, 1))
     wanted = [(layer, unit) for layer, units in chosen.items()
-              for unit in _check_units(units, layer, len(top[layer].values))]
+              for unit in check_units(units, layer, len(top[layer].values))]
     _check_images(top, images)
-    maker = _Maker(net, top, images, inverse or _inverse(net, images), method, unpool, tolerance, descent)
+    maker = _Maker(net, top, images, inverse or inverse_of(net, images), method, unpool, tolerance, descent)
     return maker.make(wanted, batch_size, memory, progress)
 
 
@@ -308,6 +307,7 @@ class _Maker:
         by_slot = defaultdict(list)
         for entry in entries:
             by_slot[entry.slot].append(entry)
+        names = {layer: class_names(self.net, layer, len(self.top[layer].fired)) for layer, _ in group}
         for slot, (layer, unit) in enumerate(group):
             height, width = sizes.get(layer, (1, 1))
             mine = by_slot[slot]
@@ -324,71 +324,8 @@ class _Maker:
                 patches=np.array([tile.patch for tile in ours], dtype=np.uint8).reshape(-1, height, width, 3),
                 missing=[(self._name(entry.image), missing[entry.image]) for entry in mine if entry not in made],
                 descent=next((tile.way for tile in ours if tile.way), []),
+                name=names[layer][unit] if names[layer] else "",
             )
-
-
-def cut(image: np.ndarray, origin: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """The window of ``size`` (h, w) at ``origin`` (y, x) of an image (H, W, 3), mid-grey where it lies outside."""
-    (top, left), (height, width) = origin, size
-    window = np.full((height, width, 3), GREY, dtype=np.uint8)                   # (h, w, 3)
-    part = image[max(top, 0):max(top + height, 0), max(left, 0):max(left + width, 0)]
-    y, x = max(-top, 0), max(-left, 0)
-    window[y:y + part.shape[0], x:x + part.shape[1]] = part
-    return window
-
-
-def stretched(inputs: Tensor) -> np.ndarray:
-    """Inputs (n, 3 or 1, H, W) as pixels (n, H, W, 3) uint8, each image from its smallest to its largest value.
-
-    For images of which nobody says how they were preprocessed: light and colour are not the photograph's.
-    """
-    values = inputs.detach().cpu().double()                                      # (n, c, H, W)
-    if values.shape[1] not in (1, 3):
-        raise UsageError(f"the images have {values.shape[1]} channels, and a patch shows 1 or 3: give inverse=…")
-    low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
-    share = (values - low) / torch.where(high > low, high - low, 1.0)
-    return (share * 255).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-
-
-def parse_units(text: str, layer: str, count: int) -> list[int]:
-    """The units that ``3,17,90-95`` names, in that order, each once; UsageError for what is not among ``count``.
-
-    ``layer`` is the one that has ``count`` units: the error names it.
-    """
-    units: dict[int, None] = {}
-    for word in text.split(","):
-        first, dash, last = word.strip().partition("-")
-        if not (_is_number(first) and (_is_number(last) if dash else True)):
-            raise UsageError(f"units are numbers and ranges such as 3,17,90-95, not {text!r}")
-        begin, end = int(first), int(last or first)
-        if begin > end:
-            raise UsageError(f"the range {word.strip()} runs backwards: {end}-{begin}")
-        _check_unit(end, layer, count)
-        units.update(dict.fromkeys(range(begin, end + 1)))
-    return list(units)
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) < 10
-
-
-def _check_unit(unit: int, layer: str, count: int) -> None:
-    if not 0 <= unit < count:
-        raise UsageError(f"there is no unit {unit} in layer {layer!r}: it has {count}, 0 to {count - 1}")
-
-
-def _check_units(units: Sequence[int], layer: str, count: int) -> list[int]:
-    numbers = [_whole(unit) for unit in units]
-    for unit in numbers:
-        _check_unit(unit, layer, count)
-    return numbers
-
-
-def _whole(unit: Any) -> int:
-    try:
-        return index(unit)
-    except TypeError as error:
-        raise UsageError(f"units are whole numbers, not {unit!r}") from error
 
 
 def _check_images(top: Scan, images: Any) -> None:
@@ -402,11 +339,3 @@ def _check_images(top: Scan, images: Any) -> None:
     if last >= len(images):
         raise DeconvnetError(f"the scan knows image {last}, and there are only {len(images)} images: give the images "
                              "that were scanned")
-
-
-def _inverse(net: nn.Module, images: Any) -> Inverse:
-    for owner in (images, net):
-        inverse = getattr(getattr(owner, "preprocess", None), "inverse", None)
-        if inverse is not None:
-            return inverse
-    return stretched

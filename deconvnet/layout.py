@@ -163,3 +163,8 @@ def empty(width: int, height: int, *lines: str) -> Sheet:
     frame = Sheet(width, height, (Tile(0, 0, width, height, pixels),))
     _, texts = _at(words, max(3, (width - words.width) // 2), max(2, (height - words.height) // 2))
     return Sheet(width, height, frame.tiles, tuple(texts))
+
+
+def printable(text: str) -> str:
+    """The text as any terminal and font takes it: what is not text in the name of a file or folder is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

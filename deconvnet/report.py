@@ -19,11 +19,12 @@ from torch import nn
 from .drawing import counted, drawn
 from .errors import UsageError
 from .files import made_folder, sweep, write_whole
-from .gallery import Gallery, parse_units
-from .layout import Sheet
+from .gallery import Gallery
+from .layout import Sheet, printable
 from .models import MODELS
 from .render import Contrast, figure_2, layer_sheet, unit_sheet
 from .scanned import Scan
+from .units import parse_units
 
 PAPER_MAPS = (9, 16, 12, 10, 10)  # how many maps of layers 1 to 5 the paper's Figure 2 shows (48 and layer 1's 9)
 
@@ -155,11 +156,6 @@ def summarise(top: Scan) -> list[tuple[str, ...]]:
     """A row for each layer: name, units, dead ones, undiscriminating ones, the most class-selective ones."""
     return [(layer, str(len(found.fired)), _some(found.dead.tolist()), _some(found.always.tolist()),
              _most_selective(top, layer)) for layer, found in top.items()]
-
-
-def printable(text: str) -> str:
-    """The text as any terminal and font takes it: what is not text in the name of a file or folder is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def file_name(name: str) -> str:

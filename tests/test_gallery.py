@@ -14,10 +14,12 @@ from torch import nn
 
 import deconvnet
 from deconvnet.errors import DeconvnetError, UnreadableImage, UsageError
-from deconvnet.gallery import Gallery, cut, galleries, gallery, parse_units, stretched
+from deconvnet.gallery import Gallery, galleries, gallery
 from deconvnet.images import ImageFolder, Photographs, Preprocess
 from deconvnet.layout import GAP, TITLE, framed, line
+from deconvnet.patches import cut, stretched
 from deconvnet.render import layer_sheet, unit_sheet
+from deconvnet.units import parse_units
 
 SIZE = 40
 EMPTY = Gallery("conv2", 5, np.zeros(0), np.zeros(0), np.zeros((0, 2)), [], np.zeros((0, 2)), np.zeros((0, 3, 1, 1)),
@@ -193,6 +195,19 @@ def test_galleries_of_several_layers_are_those_of_each_and_each_image_is_read_on
         np.testing.assert_allclose(one.reconstructions, other.reconstructions, rtol=1e-4, atol=1e-5)
         assert np.array_equal(one.patches, other.patches) and one.files == other.files
         assert np.array_equal(one.positions, other.positions) and np.array_equal(one.values, other.values)
+
+
+def test_an_output_unit_is_called_by_its_class(views):
+    net = Small()
+    net.classes = ["ant", "bee", "cow", "dog\ud800", "elk", "fox"]
+    assert not any(one.name for one in gallery(net, deconvnet.scan(net, views), "conv1", [0, 3], views)), "no output"
+    net.conv2 = nn.Conv2d(6, 6, 3, padding=1)
+    found = deconvnet.scan(net, views, layers=["conv1", "conv2"])
+    assert [one.remark for one in gallery(net, found, "conv2", [3, 1], views)] == ["dog\\ud800", "bee"]
+    assert "conv2:1: bee, " in repr(next(gallery(net, found, "conv2", [1], views)))
+    assert not next(gallery(net, found, "conv1", [1], views)).name, "as many units, but not the output"
+    net.classes.pop()
+    assert not next(gallery(net, found, "conv2", [1], views)).name, "not as many classes"
 
 
 def test_a_dead_unit_has_no_tiles_and_says_so(net, views, top):

@@ -9,7 +9,7 @@ import torch
 from squeezenet import DATA
 
 import deconvnet
-from deconvnet.gallery import cut
+from deconvnet.patches import cut
 
 pytestmark = pytest.mark.skipif(not (DATA / "squeezenet").is_dir() or not (DATA / "caltech101").is_dir(),
                                 reason="needs SqueezeNet and Caltech-101 beside the checkout")

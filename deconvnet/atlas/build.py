@@ -16,10 +16,12 @@ from ..errors import UsageError
 from ..files import begun, flush_all, made_folder, sweep, write_whole
 from ..gallery import Gallery, gallery
 from ..images import Images
+from ..layout import printable
 from ..projection import field_of
-from ..report import network_name, printable
+from ..report import network_name
 from ..scanned import Scan, encode
 from ..tape import place_of, record
+from ..units import class_names
 from .facts import Facts, layer_facts, tile_facts, unit_facts
 from .pages import FORMAT, read
 from .pictures import MAPS, Sprites, unit_picture, way_picture, whole_picture
@@ -93,7 +95,7 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
                 progress: bool) -> None:
     """The pictures of a layer, and then units.json, which says that all of them are there."""
     made_folder(place)
-    units = unit_facts(top, layer)
+    units = unit_facts(top, layer, class_names(net, layer, len(top[layer].fired)))
     sprites = Sprites(len(units), top.k)
     facts["tile"] = [1, 1]
 

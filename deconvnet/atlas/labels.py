@@ -6,7 +6,7 @@ from re import fullmatch
 from typing import Any
 
 from ..errors import UsageError
-from ..report import printable
+from ..layout import printable
 from ..scanned import Scan
 
 LONGEST = 200  # characters

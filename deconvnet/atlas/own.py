@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..colours import normalise
-from ..gallery import cut
 from ..network import Network
+from ..patches import cut
 from ..projection import project
 from ..tape import place_of, record_as_far_as
 from .pictures import webp

@@ -72,8 +72,8 @@ class Site:
         return self.labels.get(layer["key"], {})
 
     def label(self, layer: Facts, unit: int) -> str:
-        """The teacher's words for a unit, or none."""
-        return self.labels_of(layer).get(unit, "")
+        """The teacher's words for a unit, or else the class that it stands for, or none."""
+        return self.labels_of(layer).get(unit) or layer["list"][unit].get("name", "")
 
     @property
     def labelled(self) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from urllib.parse import quote
 
-from ..report import file_name, printable
+from ..layout import printable
+from ..report import file_name
 
 OWN = ("index", "index.html", "atlas.json", "static", "images", "beside", "both", "own")  # what lies beside the layers
 LONGEST = 100  # characters of a folder's name; file systems take 255 bytes in all

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..gallery import cut
+from ..patches import cut
 from ..receptive import Sliding
 from . import Wrong, case, close, right
 

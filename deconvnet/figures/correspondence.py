@@ -12,8 +12,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..images import WINDOW, Images, Photographs, Pictures, Preprocess
-from ..layout import LABEL, TITLE, Sheet, Text, Tile
-from ..report import printable
+from ..layout import LABEL, TITLE, Sheet, Text, Tile, printable
 from ..subject import Opened, Subject
 from .covered import Box, cover, random_boxes
 from .panels import shrunk

@@ -14,7 +14,7 @@ from pydantic import Field
 from ..colours import normalise, robust_scale
 from ..descent import Stage, descend, shortened, with_chosen
 from ..exhibit import Exhibit
-from ..gallery import cut
+from ..patches import cut
 from ..subject import Opened, Subject
 from ..tape import record_as_far_as
 from .activation import Activation, check_layer, check_number, inputs, of_the_default, strongest_among, strongest_of

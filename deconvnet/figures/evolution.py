@@ -17,11 +17,11 @@ from ..errors import DeconvnetError, UsageError
 from ..exhibit import DPI, Exhibit
 from ..gallery import Gallery, gallery
 from ..images import open_images
-from ..layout import GAP, MARGIN, TITLE, Sheet, Tile, below, beside, empty, framed, grid, line
+from ..layout import GAP, MARGIN, TITLE, Sheet, Tile, below, beside, empty, framed, grid, line, printable
 from ..network import has_weights, load_model
 from ..provenance import provenance
 from ..render import fit
-from ..report import Chosen, choose_units, numbers, printable
+from ..report import Chosen, choose_units, numbers
 from ..scan import scan
 from ..scanned import Scan
 from ..settings import Part

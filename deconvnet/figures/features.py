@@ -6,8 +6,9 @@ from pydantic import Field
 
 from ..exhibit import Exhibit
 from ..gallery import Gallery, gallery
+from ..layout import printable
 from ..render import figure_2
-from ..report import PAPER_MAPS, choose_units, first_filters, numbers, printable
+from ..report import PAPER_MAPS, choose_units, first_filters, numbers
 from ..scan import scan
 from ..subject import Opened, Subject
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..images import GREY, Photographs, Preprocess
+from ..layout import printable
 from ..network import Network
-from ..report import printable
 from ..subject import Opened, Subject
 from .panels import LARGE, SMALL, blank, panel, picture, words
 from .responses import addresses, batched, respond

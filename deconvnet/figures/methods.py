@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_map
 from ..colours import normalise
 from ..errors import UsageError
 from ..exhibit import Exhibit
-from ..gallery import cut
 from ..inverses import DECONVNET, bind, filter_transposed, weigh
+from ..patches import cut
 from ..projection import Projection, project
 from ..subject import Opened, Subject
 from ..tape import Tape, record_as_far_as

@@ -14,8 +14,8 @@ from ..colours import normalise, robust_scale
 from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..images import BUILTIN, Images, Photographs, open_images
+from ..layout import printable
 from ..projection import project
-from ..report import printable
 from ..scan import scan
 from ..scanned import LayerScan
 from ..subject import Opened, Subject

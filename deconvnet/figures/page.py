@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..exhibit import DPI
-from ..report import printable
+from ..layout import printable
 
 LINE = 1.35  # from one line of words to the next, in sizes of the font
 DARK, FAINT, ACCENT = "black", "0.45", "#b03020"

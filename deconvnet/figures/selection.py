@@ -34,10 +34,10 @@ from ..describe import Layer, describe
 from ..errors import DeconvnetError, UsageError
 from ..exhibit import DPI, Exhibit, Table
 from ..gallery import Gallery, gallery
-from ..layout import GAP, MARGIN, TITLE, Sheet, below, beside, empty, framed, line
+from ..layout import GAP, MARGIN, TITLE, Sheet, below, beside, empty, framed, line, printable
 from ..network import has_weights, load_model
 from ..render import filter_sheet, reconstruction_sheet
-from ..report import MOST, choose_units, numbers, printable
+from ..report import MOST, choose_units, numbers
 from ..scan import scan
 from ..settings import Part
 from ..subject import Opened, Subject

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import UnreadableImage, UsageError
 from ..images import Images, Photographs
+from ..layout import printable
 from ..network import Network
-from ..report import printable
 
 Classes = Mapping[str, str | int | None]  # image → class; None: that of its folder
 

@@ -14,7 +14,7 @@ from ..exhibit import Row, Table
 from ..figures.correspondence import Face, Faces, of_whom, open_faces, random_places
 from ..figures.covered import Box, covered, grey
 from ..figures.responses import addresses, respond
-from ..report import printable
+from ..layout import printable
 from ..subject import Opened
 
 PAPER = {"right eye": ("0.067 ± 0.007", "0.069 ± 0.015"), "left eye": ("0.069 ± 0.007", "0.068 ± 0.013"),

@@ -31,8 +31,8 @@ from deconvnet.colours import normalise
 from deconvnet.course import limits as check
 from deconvnet.figures import methods
 from deconvnet.figures.methods import correlation, of_ones
-from deconvnet.gallery import cut
 from deconvnet.inverses import rectify, table
+from deconvnet.patches import cut
 
 net = deconvnet.load_model("zfnet", weights="demo")
 photographs = deconvnet.open_images("builtin:photographs", net.preprocess)

@@ -67,6 +67,18 @@ def test_any_number_of_tiles_and_layers_without_maps(flat, tmp_path, monkeypatch
         check_nearest(shown, wanted)
 
 
+def test_an_output_unit_is_called_by_its_class_unless_the_teacher_says_otherwise(flat, tmp_path):
+    net, layers = Headed(), ("fc4", "fc5")
+    net.classes = [f"class <{number}>" for number in range(33)]
+    images = tiny.open_images(flat, net)
+    folder = tiny.make(tmp_path / "out", net, tiny.scan(net, images, layers), images, layers, {"fc5": {32: "the last"}})
+    said = {place: read(folder / place / "index.html").one("h1").words for place in ("fc4/4", "fc5/4", "fc5/32")}
+    assert "class" not in said["fc4/4"]
+    assert said["fc5/4"].startswith("fc5:4 class <4>") and said["fc5/32"].startswith("fc5:32 the last")
+    labelled = read(folder / "index.html").one("ul", "labels")
+    assert len(labelled.all("li")) == 1, "the classes are many, and nobody put them there"
+
+
 def test_a_scan_in_which_nothing_fires_has_an_atlas(flat, tmp_path):
     net = tiny.Tiny()
     with torch.no_grad():

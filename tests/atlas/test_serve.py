@@ -33,8 +33,8 @@ from deconvnet.atlas import own, serve
 from deconvnet.cli import main
 from deconvnet.colours import normalise
 from deconvnet.errors import DeconvnetError, UsageError
-from deconvnet.gallery import cut
 from deconvnet.images import Photographs, decode_image
+from deconvnet.patches import cut
 
 TOKEN = "a-token-that-is-only-known-here_"
 SECRET = b"what nobody may see"

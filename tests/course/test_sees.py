@@ -5,7 +5,7 @@ import pytest
 from answers import answers, refused
 
 from deconvnet.course import sees
-from deconvnet.gallery import cut
+from deconvnet.patches import cut
 
 NAMES = ["cells_below", "trace", "patch", "strongest", "project_first_layer"]
 
