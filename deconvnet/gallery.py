@@ -163,6 +163,7 @@ class _Maker:
     tolerance: float
     descent: int
     peeked: dict[int, Tensor] = field(default_factory=dict)  # the image that was read to know how large tiles are
+    names: dict[str, list[str]] = field(default_factory=dict)  # by layer, what its units are called, if they are
     format: torch.memory_format | None = None  # in which the network is fastest
 
     def make(self, wanted: Sequence[Address], batch_size: int | None, memory: int, progress: bool
@@ -200,12 +201,17 @@ class _Maker:
         return groups
 
     def _bytes(self, layers: Collection[str], entries: Sequence[_Entry]) -> tuple[dict[str, int], int]:
-        """Of a tile of each layer, and of what is recorded of an image, as the first one tells that can be read."""
+        """Of a tile of each layer, and of what is recorded of an image, as the first one tells that can be read.
+
+        It tells the names of units, too.
+        """
         numbers = sorted({entry.image for entry in entries})
         self.peeked = next(filter(None, (self._read([number], {}) for number in numbers)), {})
         if not self.peeked:
             return dict.fromkeys(layers, 0), TAPE
         tape, (image,) = self._record(self.peeked, layers), self.peeked.values()
+        one = image[None].to(*place_of(self.net))                                # (1, C, H, W)
+        self.names = {layer: class_names(self.net, layer, len(self.top[layer].fired), one) for layer in layers}
         sizes = {layer: torch.tensor(field_of(tape, layer).size) for layer in layers}
         whole = torch.tensor(image.shape[-2:])
         return {layer: PIXEL * int(size.minimum(whole).prod()) for layer, size in sizes.items()}, tape.memory
@@ -307,7 +313,6 @@ class _Maker:
         by_slot = defaultdict(list)
         for entry in entries:
             by_slot[entry.slot].append(entry)
-        names = {layer: class_names(self.net, layer, len(self.top[layer].fired)) for layer, _ in group}
         for slot, (layer, unit) in enumerate(group):
             height, width = sizes.get(layer, (1, 1))
             mine = by_slot[slot]
@@ -324,7 +329,7 @@ class _Maker:
                 patches=np.array([tile.patch for tile in ours], dtype=np.uint8).reshape(-1, height, width, 3),
                 missing=[(self._name(entry.image), missing[entry.image]) for entry in mine if entry not in made],
                 descent=next((tile.way for tile in ours if tile.way), []),
-                name=names[layer][unit] if names[layer] else "",
+                name=self.names[layer][unit] if self.names.get(layer) else "",
             )
 
 

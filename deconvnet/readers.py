@@ -7,13 +7,13 @@ import multiprocessing
 import threading
 import traceback
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +26,7 @@ from .stopping import how_it_ended, uninterrupted, wait_for_the_parent
 AHEAD = 2          # chunks that a process is asked for before its first is wanted
 PATIENCE = 60.0    # seconds until a process that hands nothing over is taken to hang
 BEGINNING = 600.0  # and until it reads: where it is not forked, it loads torch from a disk that may be slow
+SOON = 10          # among what multiprocessing does as a program ends: before it waits for the processes
 MOST_IN_A_ROW = 10  # images at which processes died or hung, and none between: that is not the images' fault
 
 
@@ -121,7 +122,7 @@ class _Reader:
     def end(self) -> None:
         """Ends the process, whatever it is at."""
         if self._process is not None:
-            self._close()
+            self._end_both()
             self._process.join()
             self._process = None
 
@@ -180,16 +181,16 @@ class _Reader:
                 self._connection, there = multiprocessing.Pipe()
                 process = multiprocessing.Process(target=_work, args=(self.images, there), daemon=True)
                 process.start()
+                self._inbox: SimpleQueue = SimpleQueue()
+                collector = threading.Thread(target=_collect, args=(self._connection, self._inbox), daemon=True)
+                # where nobody closes what ``read`` gave, it is done when the program ends
+                self._end_both = Finalize(self, _end_both, (process, collector), exitpriority=SOON)
                 self._process, self._reads = process, False
         except OSError as error:
             raise DeconvnetError(f"No process that reads images can be begun: {error.strerror}. Try fewer --workers, "
                                  "or none") from error
         there.close()  # so that its end shows here
-        self._inbox: SimpleQueue = SimpleQueue()
-        collector = threading.Thread(target=_collect, args=(self._connection, self._inbox), daemon=True)
         collector.start()
-        # where nobody closed what ``read`` gave, it is done when the program ends
-        self._close = weakref.finalize(self, _close, process, collector)
         self._tell(list(self.waiting))
 
     def _tell(self, numbers: Sequence[int]) -> None:
@@ -219,13 +220,14 @@ def _collect(connection: Connection, inbox: SimpleQueue) -> None:
         inbox.put(error)
 
 
-def _close(process: Any, collector: threading.Thread) -> None:
+def _end_both(process: Any, collector: threading.Thread) -> None:
     """Ends a process and the thread that listens to it.
 
     A thread that lets go of a tensor while Python ends aborts: ``terminate called without an active exception``.
     """
     process.kill()
-    collector.join(1.0)  # a process of the process may hold the pipe open: then the thread waits, which harms nobody
+    if collector.ident not in (None, threading.get_ident()):  # it has begun, and is not who does this
+        collector.join(2.0)  # a process of the process may hold the pipe open: then it waits on, which harms nobody
 
 
 def _work(images: Readable, connection: Connection) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .errors import UsageError
 from .layout import printable
-from .watching import learned, uncompiled
+from .watching import learned, uncompiled, watch
+
+LONGEST = 32  # characters of a name: more have no room above nine tiles
 
 
 def parse_units(text: str, layer: str, count: int) -> list[int]:
@@ -54,8 +57,28 @@ def _whole(unit: Any) -> int:
         raise UsageError(f"units are whole numbers, not {unit!r}") from error
 
 
-def class_names(net: nn.Module, layer: str, count: int) -> list[str]:
-    """What each of a layer's units stands for: a class of the network, if it is the last that is learned; else none."""
+def class_names(net: nn.Module, layer: str, count: int, image: Tensor) -> list[str]:
+    """What each of a layer's units stands for: a class of the network, if the layer is its output; else none.
+
+    Args:
+        net: the network; its ``classes`` count where they are a list of words.
+        layer: with ``count`` units.
+        image: (1, C, H, W), which the network is run on to see which layer it calls last.
+
+    Each name is its first word or words, up to a comma, in at most 32 characters.
+    """
     net = uncompiled(net)
-    classes = [printable(str(name)) for name in getattr(net, "classes", [])]
-    return classes if learned(net)[-1:] == [layer] and len(classes) == count else []
+    classes = getattr(net, "classes", None)
+    if not isinstance(classes, list | tuple) or len(classes) != count or not all(isinstance(c, str) for c in classes):
+        return []
+    layers = learned(net)
+    called: list[str] = []
+    with torch.no_grad(), watch(net, lambda name, _: called.append(name)):
+        net(image)
+    last = [name for name in called if name.partition("#")[0] in layers][-1:]
+    return [_short(name) for name in classes] if last == [layer] else []
+
+
+def _short(name: str) -> str:
+    name = " ".join(printable(name).partition(",")[0].split())
+    return name if len(name) <= LONGEST else f"{name[:LONGEST - 1]}…"

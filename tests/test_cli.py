@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 import deconvnet
 from deconvnet.cli import main
+from deconvnet.commands import shared
 from deconvnet.scanned import Scan
 from deconvnet.topk import TopK
 
@@ -102,8 +104,9 @@ def test_what_is_refused_leaves_no_folder_that_was_not_there(place, capsys, ther
     assert scan() == 0
     if there:
         (place / "sheets").mkdir()
-    assert main(["gallery", "out/top.safetensors", "--out", "sheets", "--units", "conv1:999"]) == 2
+    assert main(["gallery", "out/top.safetensors", "--out", "sheets/of/it", "--units", "conv1:999"]) == 2
     assert "no unit 999" in capsys.readouterr().err and (place / "sheets").is_dir() is there
+    assert not (place / "sheets/of").exists()
 
 
 def test_help_does_not_wait_for_torch():
@@ -168,6 +171,19 @@ def test_describe_prints_the_papers_sizes(capsys):
     assert rows["conv2"][1:] == ["Conv2d", "256", "26", "5", "2", "0", "27", "8", "-1", "614,656", "yes"]
     assert rows["conv5"][7:10] == ["139", "16", "-49"]
     assert "62,357,608" in " ".join(rows["zfnet"])
+
+
+@pytest.mark.parametrize("width, left", [(120, []), (85, ["mirrored"]), (80, ["mirrored", "padding"])])
+def test_describe_breaks_no_name_or_number_on_a_narrow_screen(width, left, capsys, monkeypatch):
+    monkeypatch.setattr(shared, "_console", lambda: Console(width=width))
+    assert main(["describe", "zfnet"]) == 0
+    _, heads, *lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines}
+    assert rows["conv4"][-2 + ("mirrored" in left)] == "1,327,488" and "ContrastNorm" in rows["norm1"]
+    assert max(map(len, lines)) <= width
+    assert {name for name in ("layer", "kind", "padding", "from", "mirrored") if name not in heads} == set(left)
+    told = "The window is too narrow for: " + ", ".join(left)
+    assert any(line.startswith(told) for line in lines) is bool(left)
 
 
 def test_describe_says_what_cannot_be_mirrored(place, capsys):

@@ -66,7 +66,7 @@ def test_no_more_items_are_made_than_may_wait(two_threads, processes):
 
 def test_what_is_drawn_does_not_wait_for_items_that_come_slowly(two_threads):
     made = []
-    next(drawn(slowly, (made.append(number) or time.sleep(0.05) or number for number in range(300))))
+    next(drawn(slowly, (made.append(number) or time.sleep(0.2) or number for number in range(300))))
     assert len(made) < 8
 
 

@@ -206,8 +206,35 @@ def test_an_output_unit_is_called_by_its_class(views):
     assert [one.remark for one in gallery(net, found, "conv2", [3, 1], views)] == ["dog\\ud800", "bee"]
     assert "conv2:1: bee, " in repr(next(gallery(net, found, "conv2", [1], views)))
     assert not next(gallery(net, found, "conv1", [1], views)).name, "as many units, but not the output"
-    net.classes.pop()
-    assert not next(gallery(net, found, "conv2", [1], views)).name, "not as many classes"
+    net.classes[1] = "bee,\n a  winged one"
+    assert next(gallery(net, found, "conv2", [1], views)).name == "bee"
+    for classes in (net.classes[:5], 6, None, "abcdef", dict(enumerate("abcdef")), [*range(6)]):
+        net.classes = classes
+        assert not next(gallery(net, found, "conv2", [1], views)).name, "not as many, or no names at all"
+
+
+def test_the_output_is_what_is_called_last_wherever_it_was_made(views):
+    class Backwards(Small):
+        """The layer that is called last is the first that it has."""
+
+        def __init__(self):
+            super().__init__()
+            self.classes = [letter * 40 for letter in "abcdef"]
+            self.conv2 = nn.Conv2d(6, 6, 3, padding=1)
+            self.last = self.conv1
+            del self.conv1
+            self.move_to_end()
+
+        def move_to_end(self):
+            self._modules = {"last": nn.Conv2d(6, 6, 1), "body": nn.Sequential(self.last, self.relu1, self.conv2)}
+
+        def forward(self, x):
+            return self.last(self.body(x))
+
+    net = Backwards().eval()
+    found = deconvnet.scan(net, views, layers=["last", "body.2"])
+    named = {layer: [one.name for one in gallery(net, found, layer, range(6), views)] for layer in ("last", "body.2")}
+    assert named == {"last": [letter * 31 + "…" for letter in "abcdef"], "body.2": [""] * 6}
 
 
 def test_a_dead_unit_has_no_tiles_and_says_so(net, views, top):

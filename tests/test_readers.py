@@ -354,12 +354,37 @@ def test_whoever_ends_and_however_takes_them_along(then, code, tmp_path):
     assert ended == code and said.endswith("here\n") and gone(processes)
 
 
+def test_what_the_program_forks_ends_without_them(tmp_path):
+    then = """os.fork() or sys.exit(0)
+    os.wait()
+    time.sleep(0.2)
+    from test_readers import there
+    print(*map(there, Numbers(notes).processes()))
+    sys.exit(3)"""
+    ended, said, processes = run(then, tmp_path)
+    assert (ended, said.split("\n")[1:]) == (3, ["here", "True", ""]) and gone(processes)
+
+
+def test_a_signal_while_a_process_begins_leaves_none(tmp_path, monkeypatch):
+    start = multiprocessing.Process.start
+
+    def asked(process):
+        start(process)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(multiprocessing.Process, "start", asked)
+    images = Numbers(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        items(images)
+    assert not multiprocessing.active_children()
+
+
 class Lingering:
     """A label that takes a while to let go of, which is told where a program ended before."""
 
     def __del__(self):
         if multiprocessing.parent_process() is None:
-            time.sleep(0.5)
+            time.sleep(0.3)
             print("let go", flush=True)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from deconvnet import processes, report
 from deconvnet.errors import UsageError
 from deconvnet.gallery import Gallery
+from deconvnet.layout import printable
 from deconvnet.sample import Sample
 from deconvnet.scanned import LayerScan, Scan
 from deconvnet.topk import TopK
@@ -28,7 +29,7 @@ def test_every_layer_has_a_name_of_its_own_that_any_file_system_takes():
 
 @pytest.mark.parametrize("text", ["plain", "é", "\udcff", "a\udc80b"])
 def test_any_name_can_be_printed(text):
-    report.printable(text).encode("utf-8")
+    printable(text).encode("utf-8")
 
 
 @pytest.fixture

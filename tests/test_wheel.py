@@ -32,7 +32,8 @@ sys.exit(code)
 def installed(tmp_path_factory):
     """A folder, and the wheel that is installed in it, built from a copy so that nothing stale gets in."""
     place = tmp_path_factory.mktemp("wheel")
-    copy = shutil.copytree(ROOT, place / "copy", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs"))
+    left = shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info", "runs")
+    copy = shutil.copytree(ROOT, place / "copy", ignore=left)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", place, copy], check=True,
                    capture_output=True)

@@ -52,12 +52,14 @@ def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Seque
     used = {int(n) for layer in layers for n in top[layer].images.flatten() if n >= 0}
     side = next(side for most, side in SIDES if len(used) <= most)
     views = _Views(images, folder / "images", side, used)
-    tape = record(net, torch.zeros(1, images.preprocess.channels, *about["size"]).to(*place_of(net)))
+    zeros = torch.zeros(1, images.preprocess.channels, *about["size"]).to(*place_of(net))
+    tape = record(net, zeros)
     for layer in layers:
         place = folder / about["folders"][layer]
         if not (place / "units.json").exists():
             height, width = tape.maps(layer).shape[2:]
             facts = layer_facts(top, layer, (height, width), field_of(tape, layer))
+            facts["names"] = class_names(net, layer, facts["units"], zeros)
             _make_layer(place, net, top, layer, views, facts, progress)
 
 
@@ -95,7 +97,7 @@ def _make_layer(place: Path, net: nn.Module, top: Scan, layer: str, views: "_Vie
                 progress: bool) -> None:
     """The pictures of a layer, and then units.json, which says that all of them are there."""
     made_folder(place)
-    units = unit_facts(top, layer, class_names(net, layer, len(top[layer].fired)))
+    units = unit_facts(top, layer)
     sprites = Sprites(len(units), top.k)
     facts["tile"] = [1, 1]
 

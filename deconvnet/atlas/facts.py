@@ -37,13 +37,13 @@ def layer_facts(top: Scan, layer: str, size: tuple[int, int], field: Field) -> F
     }
 
 
-def unit_facts(top: Scan, layer: str, names: Sequence[str] = ()) -> list[Facts]:
-    """What the scan knows of every unit of a layer, and the name of each, if they have names."""
+def unit_facts(top: Scan, layer: str) -> list[Facts]:
+    """What the scan knows of every unit of a layer."""
     found = top[layer]
     dead, always = set(found.dead.tolist()), set(found.always.tolist())
     classes, neighbours = _classes(found), _neighbours(found)
     return [{
-        "unit": unit, "name": names[unit] if names else "",
+        "unit": unit,
         "state": "dead" if unit in dead else "always" if unit in always else "",
         "strongest": strongest, "fires": fires, "selectivity": selectivity, "preferred": preferred,
         "classes": classes[unit], "neighbours": neighbours[unit],

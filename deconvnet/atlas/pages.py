@@ -73,7 +73,8 @@ class Site:
 
     def label(self, layer: Facts, unit: int) -> str:
         """The teacher's words for a unit, or else the class that it stands for, or none."""
-        return self.labels_of(layer).get(unit) or layer["list"][unit].get("name", "")
+        names = layer.get("names", [])  # none in an atlas of before
+        return self.labels_of(layer).get(unit) or (names[unit] if unit < len(names) else "")
 
     @property
     def labelled(self) -> bool:

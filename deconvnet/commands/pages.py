@@ -80,6 +80,7 @@ def _atlas(file: str, folder: Path, layers: list[str] | None, places: tuple[str 
     """Puts the pictures and facts of a scan's atlas into a folder, and gives the name of the network."""
     from .. import report
     from ..atlas.build import build
+    from ..layout import printable
     from ..provenance import reopen
     from ..scanned import read_scan
 
@@ -87,7 +88,7 @@ def _atlas(file: str, folder: Path, layers: list[str] | None, places: tuple[str 
     net, images = reopen(top.provenance, *places)
     chosen = mirrored(net, {layer: [] for layer in layers or report.with_maps(top)}, asked=bool(layers))
     build(folder, net, top, images, list(chosen), progress=True)
-    return report.printable(report.network_name(top.provenance))
+    return printable(report.network_name(top.provenance))
 
 
 def _labels(file: str, labels: str | None) -> "Labels":

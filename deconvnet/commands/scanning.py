@@ -70,7 +70,8 @@ def run_describe(model: str, weights: str | None = None, size: int | None = None
     total = sum(p.numel() for p in net.parameters())
     heads = ("layer", "kind", "units", "map", "kernel", "stride", "padding", "field", "every", "from", "parameters",
              "mirrored")
-    print_table(f"{model} on {side}×{side} pixels: {total:,} parameters", heads, [_row(layer) for layer in layers])
+    print_table(f"{model} on {side}×{side} pixels: {total:,} parameters", heads, [_row(layer) for layer in layers],
+                spare=("mirrored", "padding", "from", "every", "kind"))
     obstacles = list(dict.fromkeys(layer.obstacle for layer in layers if layer.obstacle))
     for obstacle in obstacles[:3]:
         print(obstacle)

@@ -13,10 +13,12 @@ from ..files import sole_writer, writable_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from ..network import Network
 
 
+ENDLESS = 9999  # characters in a line: more than any table has
 COMMAND = re.compile(r".{40,} --\w")  # in a cell of a table: a long command to type, which its files hold whole
 
 
@@ -38,21 +40,39 @@ def _console() -> "Console":
     return Console(width=None if sys.stdout.isatty() else 320)
 
 
-def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the screen, the first two columns to the left; what has no room goes on below, but long commands."""
+def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> None:
+    """A table on the screen, the first two columns to the left; what has no room goes on below, but long commands.
+
+    On a narrow screen the ``spare`` columns are left out instead, as many as need be, and that is said.
+    """
+    console = _console()
+    for count in range(len(spare) + 1):
+        left = spare[:count]
+        shown = [place for place, head in enumerate(heads) if head not in left]
+        table = _table(title, heads, rows, shown, console.width)
+        if console.measure(table, options=console.options.update(width=ENDLESS)).maximum <= console.width:
+            break
+    console.print(table, markup=False)
+    if left:
+        console.print(f"The window is too narrow for: {', '.join(left)}. A wider one shows them, and so does a file: "
+                      "> FILE", markup=False)
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int], width: int
+           ) -> "Table":
+    """The columns that are shown, for a screen of so many characters across."""
     from rich.table import Table
 
-    console = _console()
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for number, head in enumerate(heads):
+    for number in shown:
         justify: Literal["left", "right"] = "left" if number < 2 else "right"
         if any(COMMAND.match(row[number]) for row in rows):  # nobody would read it letter by letter
-            table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", max_width=console.width // 3)
+            table.add_column(heads[number], justify=justify, no_wrap=True, overflow="ellipsis", max_width=width // 3)
         else:
-            table.add_column(head, justify=justify, overflow="fold")
+            table.add_column(heads[number], justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
+        table.add_row(*(row[number] for number in shown))
+    return table
 
 
 def print_written(caption: str, folder: Path, files: Sequence[Path]) -> None:
@@ -74,17 +94,18 @@ def writable_file(path: str | Path) -> Path:
 def sole_folder(path: str | Path) -> Iterator[Path]:
     """The folder, made if need be, while no other command writes in it. DeconvnetError where that cannot be.
 
-    One that was made, and in which nothing came to be written, is removed again.
+    Those that were made, and in which nothing came to be written, are removed again.
     """
-    new = not Path(path).exists()
+    first = os.environ.get("RANK", "0") == "0"
+    new = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
     folder = writable_folder(path)
     try:
-        with alone(folder, os.environ.get("RANK", "0") == "0"):
+        with alone(folder, first):
             yield folder
     finally:
-        if new:
-            with suppress(OSError):  # it has something in it
-                folder.rmdir()
+        with suppress(OSError):  # there is something in it
+            for empty in new if first else []:
+                empty.rmdir()
 
 
 def alone(path: Path, first: bool = True) -> AbstractContextManager[None]:
