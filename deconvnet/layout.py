@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,7 @@ class Sheet:
             canvas.paste(_resized(tile), (tile.x, tile.y))
         draw = ImageDraw.Draw(canvas)
         for text in self.texts:
-            draw.text((text.x, text.y), text.words, fill=(0, 0, 0), font=_font(text.size))
+            draw.text((text.x, text.y), text.words, fill=(0, 0, 0), font=_font(text.size, text.words))
         return canvas
 
     def png(self, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -108,14 +109,36 @@ def _resized(tile: Tile) -> Image.Image:
     return image.resize((tile.width, tile.height), Image.Resampling.NEAREST)
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _font(size: int, words: str) -> Font:
+    """Pillow's font; where that lacks a letter, as of most languages, the one that matplotlib brings."""
+    return _usual(size) if words.isascii() or all(_has(letter) for letter in words) else _rich(size)
+
+
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _usual(size: int) -> Font:
     return ImageFont.load_default(size)
+
+
+@cache
+def _rich(size: int) -> Font:
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", round(0.9 * size))
+
+
+@cache
+def _has(letter: str) -> bool:
+    """Whether Pillow's font has a letter: it draws one and the same box for what it lacks."""
+    font = _usual(TITLE)
+    return not isinstance(font, ImageFont.FreeTypeFont) or list(font.getmask(letter)) != list(font.getmask("\uffff"))
 
 
 def line(words: str, size: int = LABEL) -> Sheet:
     """One line of text, as wide as it is."""
-    return Sheet(ceil(_font(size).getlength(words)), ceil(1.3 * size), texts=(Text(0, 0, size, words),))
+    return Sheet(ceil(_font(size, words).getlength(words)), ceil(1.3 * size), texts=(Text(0, 0, size, words),))
 
 
 def _at(sheet: Sheet, x: int, y: int) -> tuple[list[Tile], list[Text]]:

@@ -140,10 +140,12 @@ def write_numbers(folder: Path, top: Scan, noted: Sequence[Mapping[str, Any]], o
 
 
 def numbers(one: Gallery) -> dict[str, Any]:
-    """A unit's activations: value, image, (y, x) on the map, the half-open box [top left, bottom right] in pixels."""
+    """A unit's name and activations: value, image, (y, x) on the map, half-open box [top left, bottom right] in pixels.
+    """
     size = np.array(one.patches.shape[1:3])                                      # (2,)
     return {
         "unit": f"{one.layer}:{one.unit}",
+        "name": one.name,
         "activations": one.values.tolist(),
         "images": one.files,
         "positions": one.positions.tolist(),

@@ -12,7 +12,7 @@ from PIL import Image
 from deconvnet.colours import normalise, robust_scale
 from deconvnet.errors import DeconvnetError, UsageError
 from deconvnet.images import GREY
-from deconvnet.layout import GAP, MARGIN, PAPER, Sheet, Tile
+from deconvnet.layout import GAP, MARGIN, PAPER, TITLE, Sheet, Tile, line
 from deconvnet.render import figure_2, filter_sheet, fit, layer_sheet, reconstruction_sheet, unit_sheet
 
 
@@ -361,6 +361,13 @@ def test_the_words_of_a_figure_are_no_wider_than_their_places():
         ink = np.flatnonzero((alone < 255).any((0, 2)))
         assert box.x0 >= text.x - 1 and box.x1 <= ink.max() + 6
         assert sheet.height - box.y0 <= text.y + 1.3 * text.size + 2
+
+
+def test_a_name_in_another_language_is_written():
+    def drawn(words):
+        return line(words, TITLE).picture().tobytes()
+
+    assert len({drawn(letter) for letter in "öñçŁЖλ×"}) == 7, "letters, not boxes"
 
 
 def test_a_pdf_holds_text_as_text_pixels_as_they_are_and_no_date():

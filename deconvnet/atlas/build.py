@@ -48,9 +48,9 @@ def build(folder: Path, net: nn.Module, top: Scan, images: Images, layers: Seque
     images are not those of the scan.
     """
     about = _about(top, images, layers)
-    _take(folder, about)
     used = {int(n) for layer in layers for n in top[layer].images.flatten() if n >= 0}
     side = next(side for most, side in SIDES if len(used) <= most)
+    _take(folder, about)
     views = _Views(images, folder / "images", side, used)
     zeros = torch.zeros(1, images.preprocess.channels, *about["size"]).to(*place_of(net))
     tape = record(net, zeros)

@@ -72,9 +72,10 @@ class Site:
         return self.labels.get(layer["key"], {})
 
     def label(self, layer: Facts, unit: int) -> str:
-        """The teacher's words for a unit, or else the class that it stands for, or none."""
+        """The teacher's words for a unit, and the class that it stands for, if there are any."""
         names = layer.get("names", [])  # none in an atlas of before
-        return self.labels_of(layer).get(unit) or (names[unit] if unit < len(names) else "")
+        name, words = names[unit] if unit < len(names) else "", self.labels_of(layer).get(unit, "")
+        return f"{words} ({name})" if words and name else words or name
 
     @property
     def labelled(self) -> bool:

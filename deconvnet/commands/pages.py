@@ -19,8 +19,8 @@ def run_atlas(file: str, out: str, layers: str | None = None, labels: str | None
     Open OUT/index.html in any browser, from the disk or from any web server; nothing is fetched from anywhere else.
     Each unit has a page of its own, such as OUT/conv5/147: its strongest activations as reconstructions and patches,
     where they are, how its activations are distributed, the classes that excite it, the units that answer to the same
-    images, and the way down step by step. The same command again goes on where it was cut off; with other labels it
-    makes only the pages anew.
+    images, and the way down step by step. The same command again goes on after the last layer that is whole; with
+    other labels it makes only the pages anew.
 
     Args:
         file: a scan, as deconvnet scan writes it.

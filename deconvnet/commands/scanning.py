@@ -43,8 +43,9 @@ def run_demo(out: str = "deconvnet-demo", seed: int = 0) -> None:
 def run_describe(model: str, weights: str | None = None, size: int | None = None, check: str | None = None) -> None:
     """What a network is made of: maps, kernels, receptive fields, and whether each layer can be mirrored.
 
-    The receptive field of the unit at (i, j) begins at start + (i, j)·stride, in pixels; a negative start lies in the
-    padding. A layer that cannot be mirrored is listed below the table, with the reason and the remedy.
+    Field, every and from: the receptive field of the unit at (i, j) is so large, in pixels, and begins at
+    from + (i, j)·every, which lies in the padding where it is negative. A layer that cannot be mirrored is listed below
+    the table, with the reason and the remedy.
 
     With --check, whether network and weights make sense on images: how many predictions are right, where the names of
     the images' folders are those of its classes, which share of its units is dead, and the same for inputs made in
@@ -71,7 +72,7 @@ def run_describe(model: str, weights: str | None = None, size: int | None = None
     heads = ("layer", "kind", "units", "map", "kernel", "stride", "padding", "field", "every", "from", "parameters",
              "mirrored")
     print_table(f"{model} on {side}×{side} pixels: {total:,} parameters", heads, [_row(layer) for layer in layers],
-                spare=("mirrored", "padding", "from", "every", "kind"))
+                spare=("padding", "from", "parameters", "every", "mirrored", "kind"))
     obstacles = list(dict.fromkeys(layer.obstacle for layer in layers if layer.obstacle))
     for obstacle in obstacles[:3]:
         print(obstacle)

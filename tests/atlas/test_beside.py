@@ -101,12 +101,14 @@ def test_scans_of_other_images_are_said_not_to_be_comparable(small_atlas, other,
 
 
 @pytest.mark.parametrize(("words", "code", "says"), [
-    (["--layers", "conv9"], 2, "conv9"), (["--labels", "gone.yaml"], 2, r"gone\.yaml: no such file"),
+    (["--layers", "conv9"], 2, "conv9"), (["--layers", "relu1"], 2, "relu1"),
+    (["--labels", "gone.yaml"], 2, r"gone\.yaml: no such file"),
     (["--beside", "gone.safetensors"], 1, r"gone\.safetensors"), (["--layers", "conv1,conv1"], 0, "")])
 def test_what_the_command_refuses(small_atlas, tmp_path, capsys, words, code, says):
     assert command(small_atlas, "--out", tmp_path / "out", *words) == code
     shown = capsys.readouterr()
     assert re.search(says, shown.err) and "Traceback" not in shown.err
+    assert (tmp_path / "out").exists() is (code != 2)
     if code == 0:
         assert not [fault for page in checks.pages(tmp_path / "out") for fault in checks.faults(tmp_path / "out", page)]
 

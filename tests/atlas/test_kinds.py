@@ -74,7 +74,7 @@ def test_an_output_unit_is_called_by_its_class_unless_the_teacher_says_otherwise
     folder = tiny.make(tmp_path / "out", net, tiny.scan(net, images, layers), images, layers, {"fc5": {32: "the last"}})
     said = {place: read(folder / place / "index.html").one("h1").words for place in ("fc4/4", "fc5/4", "fc5/32")}
     assert "class" not in said["fc4/4"]
-    assert said["fc5/4"].startswith("fc5:4 class <4>") and said["fc5/32"].startswith("fc5:32 the last")
+    assert said["fc5/4"].startswith("fc5:4 class <4>") and said["fc5/32"].startswith("fc5:32 the last (class <32>)")
     cells = read(folder / "fc5" / "index.html").one("ul", "grid").all("li")
     assert [li["data-n"] for li in cells if "data-label" in li.attributes] == ["32"]
     labelled = read(folder / "index.html").one("ul", "labels")
