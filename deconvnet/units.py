@@ -73,8 +73,11 @@ def class_names(net: nn.Module, layer: str, count: int, image: Tensor) -> list[s
         return []
     layers = learned(net)
     called: list[str] = []
-    with torch.no_grad(), watch(net, lambda name, _: called.append(name)):
-        net(image)
+    try:
+        with torch.no_grad(), watch(net, lambda name, _: called.append(name)):
+            net(image)
+    except Exception:  # only the lower layers take images of that size, so that it has no output
+        return []
     last = [name for name in called if name.partition("#")[0] in layers][-1:]
     return [_short(name) for name in classes] if last == [layer] else []
 

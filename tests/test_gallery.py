@@ -206,6 +206,9 @@ def test_an_output_unit_is_called_by_its_class(views):
     assert [one.remark for one in gallery(net, found, "conv2", [3, 1], views)] == ["dog\\ud800", "bee"]
     assert "conv2:1: bee, " in repr(next(gallery(net, found, "conv2", [1], views)))
     assert not next(gallery(net, found, "conv1", [1], views)).name, "as many units, but not the output"
+    net.fc = nn.Linear(7, 6)
+    assert not next(gallery(net, found, "conv1", [1], views)).name, "of these images it has no output"
+    del net.fc
     net.classes[1] = "bee,\n a  winged one"
     assert next(gallery(net, found, "conv2", [1], views)).name == "bee"
     for classes in (net.classes[:5], 6, None, "abcdef", dict(enumerate("abcdef")), [*range(6)]):
