@@ -50,6 +50,7 @@ def test_any_number_of_tiles_and_layers_without_maps(flat, tmp_path, monkeypatch
     folder = tiny.make(tmp_path / "out", net, top, images, layers, {"fc5": {32: "the last"}})
     assert not [fault for page in checks.pages(folder) for fault in checks.faults(folder, page)]
     overview = read(folder / "index.html")
+    assert not [page for page in checks.pages(folder) if "0×0" in (folder / page).read_text(encoding="utf-8")]
     assert "selectivity" not in overview.one("table").words.lower() and not overview.all("table", "classes")
     for layer in layers:
         page = read(folder / layer / "index.html")
