@@ -109,6 +109,11 @@ def test_what_is_refused_leaves_no_folder_that_was_not_there(place, capsys, ther
     assert not (place / "sheets/of").exists()
 
 
+def test_a_scan_that_is_refused_leaves_no_folder(place, capsys):
+    assert main(["scan", "--model", "zfnett", "--images", "photos", "--out", "new/one/top.safetensors"]) == 2
+    assert "Did you mean 'zfnet'" in capsys.readouterr().err and not (place / "new").exists()
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys; from deconvnet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import UsageError
-from .shared import alone, mirrored, names_in, print_table, sole_folder, writable_file
+from .shared import mirrored, names_in, print_table, sole_file, sole_folder
 
 if TYPE_CHECKING:
     from ..describe import Layer
@@ -144,8 +144,7 @@ def run_scan(model: str, images: str, out: str, weights: str | None = None, laye
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from ..processes import processes
 
-    file = writable_file(out)
-    with processes(device) as here, alone(file, here.first):
+    with processes(device) as here, sole_file(out, here.first) as file:
         if here.first and file.exists():
             print(f"{file} is there already and will be replaced")
         _scan(model, images, file, weights, names_in(layers), here, top, per_image, batch_size, workers, strict)

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,13 +81,19 @@ def print_written(caption: str, folder: Path, files: Sequence[Path]) -> None:
     print(f"In {folder}: {', '.join(file.name for file in files)}")
 
 
-def writable_file(path: str | Path) -> Path:
-    """The file's path, when it can be written. DeconvnetError or UsageError, before any work, where it cannot."""
+@contextmanager
+def sole_file(path: str | Path, first: bool) -> Iterator[Path]:
+    """The file's path, while no other command writes it. DeconvnetError or UsageError where it cannot be written.
+
+    Of processes that write together the ``first`` sees to that. As with ``sole_folder``, no empty folder is left.
+    """
     file = Path(path)
     if file.is_dir():
         raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
-    writable_folder(file.parent)
-    return file
+    with _unless_empty(file.parent, first):
+        writable_folder(file.parent)
+        with sole_writer(file) if first else nullcontext():
+            yield file
 
 
 @contextmanager
@@ -97,20 +103,22 @@ def sole_folder(path: str | Path) -> Iterator[Path]:
     Those that were made, and in which nothing came to be written, are removed again.
     """
     first = os.environ.get("RANK", "0") == "0"
-    new = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
-    folder = writable_folder(path)
-    try:
-        with alone(folder, first):
+    with _unless_empty(Path(path), first):
+        folder = writable_folder(path)
+        with sole_writer(folder) if first else nullcontext():
             yield folder
+
+
+@contextmanager
+def _unless_empty(folder: Path, first: bool) -> Iterator[None]:
+    """Removes at the end the folder, and those that it lies in, that were not there and have nothing in them."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
     finally:
         with suppress(OSError):  # there is something in it
             for empty in new if first else []:
                 empty.rmdir()
-
-
-def alone(path: Path, first: bool = True) -> AbstractContextManager[None]:
-    """While no other command writes a file or in a folder; of processes that write together the first sees to it."""
-    return sole_writer(path) if first else nullcontext()
 
 
 def names_in(text: str | None) -> list[str] | None:
