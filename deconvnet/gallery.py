@@ -169,7 +169,7 @@ class _Maker:
     def make(self, wanted: Sequence[Address], batch_size: int | None, memory: int, progress: bool
              ) -> Generator[Gallery]:
         layers = list(dict.fromkeys(layer for layer, _ in wanted))
-        sizes, recorded = self._bytes(layers, self._entries(wanted))
+        sizes, recorded = self._peek(layers, self._entries(wanted))
         batch_size = batch_size or max(min(TAPE // recorded, MOST), 1)
         groups = [(group, self._entries(group)) for group in self._groups(wanted, sizes, memory)]
         total = sum(len({entry.image for entry in entries}) for _, entries in groups)
@@ -200,10 +200,9 @@ class _Maker:
             groups[-1].append((layer, unit))
         return groups
 
-    def _bytes(self, layers: Collection[str], entries: Sequence[_Entry]) -> tuple[dict[str, int], int]:
-        """Of a tile of each layer, and of what is recorded of an image, as the first one tells that can be read.
-
-        It tells the names of units, too.
+    def _peek(self, layers: Collection[str], entries: Sequence[_Entry]) -> tuple[dict[str, int], int]:
+        """Reads the first image that can be, which tells the names of units; and how many bytes a tile of each layer
+        takes, and what is recorded of an image.
         """
         numbers = sorted({entry.image for entry in entries})
         self.peeked = next(filter(None, (self._read([number], {}) for number in numbers)), {})

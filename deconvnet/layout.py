@@ -191,3 +191,8 @@ def empty(width: int, height: int, *lines: str) -> Sheet:
 def printable(text: str) -> str:
     """The text as any terminal and font takes it: what is not text in the name of a file or folder is escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shortened(text: str, most: int) -> str:
+    """The same in at most so many characters, with an ellipsis for what is left out."""
+    return printable(text if len(text) <= most else f"{text[:most - 1]}…")

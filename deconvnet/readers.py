@@ -122,7 +122,7 @@ class _Reader:
     def end(self) -> None:
         """Ends the process, whatever it is at."""
         if self._process is not None:
-            self._end_both()
+            self._close()
             self._process.join()
             self._process = None
 
@@ -184,7 +184,7 @@ class _Reader:
                 self._inbox: SimpleQueue = SimpleQueue()
                 collector = threading.Thread(target=_collect, args=(self._connection, self._inbox), daemon=True)
                 # where nobody closes what ``read`` gave, it is done when the program ends
-                self._end_both = Finalize(self, _end_both, (process, collector), exitpriority=SOON)
+                self._close = Finalize(self, _end_both, (process, collector), exitpriority=SOON)
                 self._process, self._reads = process, False
         except OSError as error:
             raise DeconvnetError(f"No process that reads images can be begun: {error.strerror}. Try fewer --workers, "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UsageError
-from .layout import printable
+from .layout import shortened
 from .watching import learned, uncompiled, watch
 
 LONGEST = 32  # characters of a name: more have no room above nine tiles
@@ -79,9 +79,6 @@ def class_names(net: nn.Module, layer: str, count: int, image: Tensor) -> list[s
     except Exception:  # only the lower layers take images of that size, so that it has no output
         return []
     last = [name for name in called if name.partition("#")[0] in layers][-1:]
-    return [_short(name) for name in classes] if last == [layer] else []
-
-
-def _short(name: str) -> str:
-    name = " ".join(printable(name).partition(",")[0].split())
-    return name if len(name) <= LONGEST else f"{name[:LONGEST - 1]}…"
+    if last != [layer]:
+        return []
+    return [shortened(" ".join(name.partition(",")[0].split()), LONGEST) for name in classes]

@@ -81,9 +81,9 @@ def address(key: str, calls: Mapping[str, int]) -> str:
     return f"{key}#1" if calls[key.partition("#")[0]] > 1 and "#" not in key else key
 
 
-def learned(net: nn.Module) -> list[str]:
+def learned(net: nn.Module) -> set[str]:
     """The names of all convolutions and fully connected layers: the layers that are meant where none are named."""
-    return [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return {name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
 
 def resolve(layer: str, calls: Mapping[str, int]) -> str:

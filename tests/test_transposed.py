@@ -31,7 +31,7 @@ def only(request, monkeypatch):
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.tuples(st.integers(1, 11), st.integers(1, 11)), pairs, st.just((1, 1)) | pairs, st.integers(1, 7),
        st.integers(1, 7), st.integers(1, 8), st.sampled_from([1, 1, 1, 2]), st.sampled_from([0, 0.02, 0.1, 0.3, 1]))
 def test_every_way_gives_what_torch_gives(kernel, stride, dilation, h, w, channels, groups, share):

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,8 +81,7 @@ def print_written(caption: str, folder: Path, files: Sequence[Path]) -> None:
     print(f"In {folder}: {', '.join(file.name for file in files)}")
 
 
-@contextmanager
-def sole_file(path: str | Path, first: bool) -> Iterator[Path]:
+def sole_file(path: str | Path, first: bool) -> AbstractContextManager[Path]:
     """The file's path, while no other command writes it. DeconvnetError or UsageError where it cannot be written.
 
     Of processes that write together the ``first`` sees to that. As with ``sole_folder``, no empty folder is left.
@@ -90,31 +89,25 @@ def sole_file(path: str | Path, first: bool) -> Iterator[Path]:
     file = Path(path)
     if file.is_dir():
         raise UsageError(f"{file} is a folder; --out takes the name of a file, such as {file / 'scan.safetensors'}")
-    with _unless_empty(file.parent, first):
-        writable_folder(file.parent)
-        with sole_writer(file) if first else nullcontext():
-            yield file
+    return _sole(file, file.parent, first)
 
 
-@contextmanager
-def sole_folder(path: str | Path) -> Iterator[Path]:
+def sole_folder(path: str | Path) -> AbstractContextManager[Path]:
     """The folder, made if need be, while no other command writes in it. DeconvnetError where that cannot be.
 
     Those that were made, and in which nothing came to be written, are removed again.
     """
-    first = os.environ.get("RANK", "0") == "0"
-    with _unless_empty(Path(path), first):
-        folder = writable_folder(path)
-        with sole_writer(folder) if first else nullcontext():
-            yield folder
+    return _sole(Path(path), Path(path), os.environ.get("RANK", "0") == "0")
 
 
 @contextmanager
-def _unless_empty(folder: Path, first: bool) -> Iterator[None]:
-    """Removes at the end the folder, and those that it lies in, that were not there and have nothing in them."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+def _sole(path: Path, folder: Path, first: bool) -> Iterator[Path]:
+    """The path, in or of a folder that is made if need be, while no other command writes there."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    writable_folder(folder)
     try:
-        yield
+        with sole_writer(path) if first else nullcontext():
+            yield path
     finally:
         with suppress(OSError):  # there is something in it
             for empty in new if first else []:

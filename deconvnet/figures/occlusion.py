@@ -14,7 +14,7 @@ from ..colours import normalise, robust_scale
 from ..errors import UsageError
 from ..exhibit import Exhibit
 from ..images import BUILTIN, Images, Photographs, open_images
-from ..layout import printable
+from ..layout import printable, shortened
 from ..projection import project
 from ..scan import scan
 from ..scanned import LayerScan
@@ -290,7 +290,7 @@ def _draw_e(figure: "Figure", box: Box, row: Row) -> None:
     for place, (name, colour) in enumerate([*lines, *([(f"{rest} others", (REST,) * 3)] if rest else [])]):
         x, y = box[0] + CELL + 8, box[1] + 4 + place * 24
         panel(figure, (x, y, 14, 14)).set(facecolor=[c / 255 for c in colour], xticks=[], yticks=[])
-        words(figure, x + 20, y, _short(name))
+        words(figure, x + 20, y, shortened(name, 22))
 
 
 def legend(best: np.ndarray) -> tuple[list[int], list[tuple[int, ...]]]:
@@ -311,10 +311,6 @@ def _map(figure: "Figure", box: Box, values: np.ndarray) -> "Axes":
     axes.set_xticks([])
     axes.set_yticks([])
     return axes
-
-
-def _short(name: str, most: int = 22) -> str:
-    return printable(name if len(name) <= most else name[:most - 1] + "…")
 
 
 # ---- what is said ----

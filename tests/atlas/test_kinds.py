@@ -68,7 +68,7 @@ def test_any_number_of_tiles_and_layers_without_maps(flat, tmp_path, monkeypatch
         check_nearest(shown, wanted)
 
 
-def test_an_output_unit_is_called_by_its_class_unless_the_teacher_says_otherwise(flat, tmp_path):
+def test_an_output_unit_is_called_by_its_class_behind_the_words_of_the_teacher(flat, tmp_path):
     net, layers = Headed(), ("fc4", "fc5")
     net.classes = [f"class <{number}>" for number in range(33)]
     images = tiny.open_images(flat, net)
